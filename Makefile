@@ -1,0 +1,60 @@
+# Lavender: setup, run, test, lint, bench. Each target may be run again at any time.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+AGENT_ARGS ?=
+
+.PHONY: help setup packages run test lint format bench soak coverage docs lock clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: packages $(STAMP) ## install system packages and the Python environment
+
+packages:
+	@docker/setup-packages
+
+$(STAMP): requirements.lock pyproject.toml
+	@[ -x $(PYTHON) ] || python3 -m venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+run: setup ## start the agent (AGENT_ARGS="--output pretty")
+	$(SUDO) $(PYTHON) -m actors.agent $(AGENT_ARGS)
+
+test: setup ## every test but the long ones
+	$(PYTHON) -m pytest -q -m "not soak" $(PYTEST_ARGS)
+
+soak: setup ## ten minutes of mixed flood
+	$(PYTHON) -m pytest -q -m soak $(PYTEST_ARGS)
+
+lint: setup ## style, types, trio's pitfalls, import order between packages
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	git ls-files 'actors/*.py' | xargs $(VENV)/bin/flake8-async --enable=ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC109,ASYNC119,ASYNC910,ASYNC911,ASYNC912,ASYNC913
+
+format: setup ## let ruff rewrite what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: setup ## measure speed and size on this machine (BENCH_ARGS="--json")
+	@$(SUDO) $(PYTHON) -m tests.bench $(BENCH_ARGS)
+
+coverage: setup ## branch coverage of everything
+	$(PYTHON) -m coverage run -m pytest -q -m "not soak" $(PYTEST_ARGS)
+	$(PYTHON) -m coverage report -m
+
+docs: setup ## write docs/CONFIGURATION.md from the models
+	$(PYTHON) -m tests.reference > docs/CONFIGURATION.md
+
+lock: ## pin the dependencies again, with hashes
+	$(PYTHON) -m pip install --quiet pip-tools
+	CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra dev -o requirements.lock pyproject.toml
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
