@@ -1,0 +1,1 @@
+"""Lavender's actors: the library, the detection engine and the endpoint agent."""
