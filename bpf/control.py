@@ -1,0 +1,137 @@
+"""Memory shared with the probes: policy written by the agent, counters written by the kernel.
+
+Both are BPF arrays mapped into the agent (``BPF_F_MMAPABLE``), so neither needs a system call or a
+capability once mapped. The layouts are ``struct control`` and ``struct counters`` of
+``bpf/probes/common.h`` and `bpf.records`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterable
+
+from bpf.records import (
+    COUNTER_STRIDE_BYTES,
+    COUNTERS,
+    IGNORED_SLOTS,
+    NAME_WORDS,
+    PROBES,
+    TICK_NS,
+)
+
+_CONTROL = struct.Struct(f"<IIQQ{NAME_WORDS}Q{IGNORED_SLOTS}Q")
+_AGENT_AT, _OPEN_ALL_AT, _SUPPRESS_AT, _LENGTHS_AT, _NAMES_AT = 0, 4, 8, 16, 24
+_IGNORED_AT = _NAMES_AT + 8 * NAME_WORDS
+_HASH_FACTOR = 0x9E3779B97F4A7C15
+_U64 = (1 << 64) - 1
+_INLINE_NAME_MAX = 31
+
+
+def _pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def name_hash(name: bytes) -> int:
+    """Hash of one path component; the twin of ``name_hash`` in ``bpf/probes/common.h``."""
+    first = int.from_bytes(name[:8], "little") if len(name) <= _INLINE_NAME_MAX else 0
+    return ((first ^ (len(name) << 56 & _U64)) * _HASH_FACTOR) & _U64
+
+
+def name_filter(names: Iterable[bytes]) -> list[int]:
+    """The Bloom filter over component names, as 64-bit words."""
+    words = [0] * NAME_WORDS
+    for name in names:
+        value = name_hash(name)
+        for bit in (value >> 52, value >> 40 & 4095):
+            words[bit >> 6] |= 1 << (bit & 63)
+    return words
+
+
+class Control:
+    """The probes' policy; every change takes effect with the next event.
+
+    Args:
+        descriptor: of the CONTROL map.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, _pages(_CONTROL.size), mmap.MAP_SHARED)
+        # Each item is stored whole. struct.pack_into zeroes what it is about to write and then
+        # writes byte by byte: the probes would see policies that nobody made.
+        self._halves = memoryview(self._memory).cast("I")
+        self._words = memoryview(self._memory).cast("Q")
+
+    def set_agent(self, pid: int) -> None:
+        """Filter the agent's own events, so that watching causes nothing to watch."""
+        self._halves[_AGENT_AT // 4] = pid
+
+    def set_opens(self, names: Iterable[str], *, every_open: bool, suppress_ns: int) -> None:
+        """Choose which opens are delivered.
+
+        While the policy changes, a candidate under the old or the new one is a candidate.
+
+        Args:
+            names: components of sensitive paths; an open is a candidate if its path has one.
+            every_open: deliver all, not only candidates.
+            suppress_ns: how long the same open by the same process is suppressed; 0 for never.
+        """
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        lengths = 0
+        for name in encoded:
+            lengths |= 1 << min(len(name), 63)
+        wanted = list(enumerate((lengths, *name_filter(encoded)), _LENGTHS_AT // 8))
+        for index, word in wanted:
+            self._words[index] |= word
+        self._halves[_OPEN_ALL_AT // 4] = int(every_open)
+        self._words[_SUPPRESS_AT // 8] = suppress_ns
+        for index, word in wanted:
+            self._words[index] = word
+
+    def ignore(self, pid: int, start_ns: int) -> None:
+        """Filter the opens and connects of one process.
+
+        A later process that falls on the same slot takes its place: then the earlier one is
+        watched again, which costs events and hides nothing.
+        """
+        key = (start_ns // TICK_NS) << 22 | pid
+        self._words[_IGNORED_AT // 8 + pid % IGNORED_SLOTS] = key & _U64
+
+    def close(self) -> None:
+        """Unmap."""
+        self._halves.release()
+        self._words.release()
+        self._memory.close()
+
+
+class Counters:
+    """The probes' counters, summed over CPUs.
+
+    Args:
+        descriptor: of the COUNTERS map.
+        cpus: possible CPUs of this kernel, as the loader counted them.
+    """
+
+    def __init__(self, descriptor: int, cpus: int) -> None:
+        self._cpus = cpus
+        size = _pages(cpus * len(PROBES) * COUNTER_STRIDE_BYTES)
+        self._memory = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._words = memoryview(self._memory).cast("Q")
+
+    def read(self) -> dict[str, dict[str, int]]:
+        """``{probe: {counter: events}}``; not one instant's picture while events flow."""
+        words, stride = self._words, COUNTER_STRIDE_BYTES // 8
+        return {
+            probe: {
+                counter: sum(
+                    words[(cpu * len(PROBES) + index) * stride + field] for cpu in range(self._cpus)
+                )
+                for field, counter in enumerate(COUNTERS)
+            }
+            for index, probe in enumerate(PROBES)
+        }
+
+    def close(self) -> None:
+        """Unmap."""
+        self._words.release()
+        self._memory.close()

@@ -1,0 +1,250 @@
+"""Decoders: bytes of a ring into events.
+
+A decoder takes a window of a ring and the constructor of its event and returns the events with the
+number of bytes they took. It stops at the first record that is still busy or not wholly inside the
+window, and skips discarded ones. Nothing in a record is trusted beyond its length fields, and those
+are checked: what the text says was written by the watched process.
+
+Raises (every decoder): `RecordError` for bytes that no probe of ours wrote.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TypeVar
+
+from bpf import records
+from bpf.errors import RecordError
+from bpf.records import BUSY_BIT, DISCARD_BIT, HEADER_BYTES, OPEN_SLOT_BYTES
+
+T = TypeVar("T")
+Decoded = tuple[list[T], int]
+Decoder = Callable[[memoryview, Callable[..., T]], Decoded[T]]
+
+_LENGTH = struct.Struct("<I")
+_FORK = struct.Struct("<" + records.FORK.code)
+_EXIT = struct.Struct("<" + records.EXIT.code)
+_OPEN = struct.Struct("<" + records.OPEN.code)
+_CONNECT = struct.Struct("<" + records.CONNECT.code)
+_EXEC = struct.Struct("<" + records.EXEC.code)
+_OPEN_SLOT = struct.Struct(
+    f"<I4x{records.OPEN.code}{OPEN_SLOT_BYTES - HEADER_BYTES - records.OPEN.size}s"
+)
+_SLOT_LENGTH = OPEN_SLOT_BYTES - HEADER_BYTES
+_SLOT_PATH = OPEN_SLOT_BYTES - HEADER_BYTES - records.OPEN.size
+_ARGUMENTS_MAX = 256
+_UNIX = 1
+_IPV4 = 2
+
+
+def text(raw: bytes) -> str:
+    r"""Bytes up to the first NUL as text; bytes that are not UTF-8 become ``\xNN``."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+
+@lru_cache(maxsize=4096)
+def _comm(raw: bytes) -> str:
+    return text(raw)
+
+
+@lru_cache(maxsize=8192)
+def kernel_path(raw: bytes) -> str:
+    """The path whose components, leaf first and each ended by NUL, are ``raw``."""
+    parts = raw.decode("utf-8", "backslashreplace").split("\0")[-2::-1]
+    if parts and parts[0] == "/":  # the root of a tree that is mounted nowhere
+        del parts[0]
+    return "/" + "/".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def address_text(family: int, raw: bytes) -> str:
+    """Canonical short text of an IPv4 (first four bytes) or IPv6 address."""
+    if family == _IPV4:
+        return socket.inet_ntop(socket.AF_INET, raw[:4])
+    return socket.inet_ntop(socket.AF_INET6, raw)
+
+
+def _records(window: memoryview) -> Iterator[tuple[int, int, int]]:
+    """(begin, length, bytes with header and padding) of each committed record."""
+    position, end = 0, len(window)
+    while position + HEADER_BYTES <= end:
+        header = _LENGTH.unpack_from(window, position)[0]
+        length = header & ~(BUSY_BIT | DISCARD_BIT)
+        size = (length + HEADER_BYTES + 7) & ~7
+        if header & BUSY_BIT or position + size > end:
+            return
+        yield position + HEADER_BYTES, 0 if header & DISCARD_BIT else length, size
+        position += size
+
+
+def _expect(layout: records.Layout, length: int, at_least: int) -> None:
+    if length < at_least:
+        raise RecordError(f"{layout.name} record of {length} bytes; expected {at_least} or more")
+
+
+def decode_forks(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
+    """``make(time_ns, pid, start_ns, ppid, parent_start_ns, uid, comm)`` for each record."""
+    events: list[T] = []
+    consumed = 0
+    for begin, length, size in _records(window):
+        consumed += size
+        if not length:
+            continue
+        _expect(records.FORK, length, _FORK.size)
+        time_ns, start, pid, uid, parent_start, ppid, _, comm = _FORK.unpack_from(window, begin)
+        events.append(make(time_ns, pid, start, ppid, parent_start, uid, _comm(comm)))
+    return events, consumed
+
+
+def decode_exits(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
+    """``make(time_ns, pid, start_ns, exit_code, signal)`` for each record.
+
+    The status is that of wait(2): the signal in the low seven bits, the exit code above.
+    """
+    events: list[T] = []
+    consumed = 0
+    for begin, length, size in _records(window):
+        consumed += size
+        if not length:
+            continue
+        _expect(records.EXIT, length, _EXIT.size)
+        time_ns, start, pid, _uid, status, _ = _EXIT.unpack_from(window, begin)
+        events.append(make(time_ns, pid, start, status >> 8 & 0xFF, status & 0x7F))
+    return events, consumed
+
+
+def decode_opens(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
+    """``make(time_ns, pid, start_ns, uid, comm, filename, resolved, flags, error[, origin])`` each.
+
+    The fast path takes records of one slot; longer ones span several.
+    """
+    events: list[T] = []
+    append = events.append
+    usable = len(window) - len(window) % OPEN_SLOT_BYTES
+    consumed = 0
+    while consumed < usable:
+        for slot in _OPEN_SLOT.iter_unpack(window[consumed:usable]):
+            length, time_ns, start, pid, uid, flags, error, size, marks, _, comm, path = slot
+            if length != _SLOT_LENGTH or size > _SLOT_PATH:
+                break
+            consumed += OPEN_SLOT_BYTES
+            resolved = marks & 2 != 0
+            name = kernel_path(path[:size]) if resolved else text(path[:size])
+            append(make(time_ns, pid, start, uid, _comm(comm), name, resolved, flags, error))
+        else:
+            break
+        taken = _decode_long_open(window, consumed, make, events)
+        if not taken:
+            break
+        consumed += taken
+    return events, consumed
+
+
+def _decode_long_open(
+    window: memoryview, position: int, make: Callable[..., T], events: list[T]
+) -> int:
+    """Decode the record at ``position``, of any number of slots; its size, 0 if not yet whole."""
+    record = next(_records(window[position:]), None)
+    if record is None:
+        return 0
+    begin, length, size = record
+    if size % OPEN_SLOT_BYTES:
+        raise RecordError(f"open record of {length} bytes; expected whole slots")
+    if length:
+        fixed = window[position + begin : position + begin + length]
+        (time_ns, start, pid, uid, flags, error, path_bytes, marks, origin_bytes, comm) = (
+            _OPEN.unpack_from(fixed)
+        )
+        size_bytes = path_bytes + origin_bytes
+        raw = bytes(fixed[_OPEN.size : _OPEN.size + size_bytes])
+        if len(raw) != size_bytes:
+            raise RecordError(f"open record of {length} bytes claims a path of {size_bytes}")
+        resolved = bool(marks & records.MARK_RESOLVED)
+        name = kernel_path(raw[:path_bytes]) if resolved else text(raw)
+        fields = (time_ns, pid, start, uid, _comm(comm), name, resolved, flags, error)
+        origin = (kernel_path(raw[path_bytes:]),) if origin_bytes else ()
+        events.append(make(*fields, *origin))
+    return size
+
+
+def decode_connects(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
+    """``make(time_ns, pid, start_ns, uid, comm, af, dest_ip, dest_port, path, error)`` for each."""
+    events: list[T] = []
+    consumed = 0
+    for begin, length, size in _records(window):
+        consumed += size
+        if not length:
+            continue
+        _expect(records.CONNECT, length, _CONNECT.size)
+        fields = _CONNECT.unpack_from(window, begin)
+        time_ns, start, pid, uid, family, port, error, address, comm, path_bytes, _, path = fields
+        if family == _UNIX:
+            where = ("", 0, _unix_path(path[: min(path_bytes, len(path))]))
+        else:
+            where = (address_text(family, address), port, "")
+        events.append(make(time_ns, pid, start, uid, _comm(comm), family, *where, error))
+    return events, consumed
+
+
+def _unix_path(raw: bytes) -> str:
+    """Path of a unix socket; in an abstract name, which begins with NUL, each NUL becomes @.
+
+    That is how /proc/net/unix writes it; no text of an event ever holds a NUL. NULs at the end
+    are left out: most callers pass the whole of ``sun_path``.
+    """
+    if raw[:1] == b"\0":
+        name = b"@" + raw[1:].rstrip(b"\0").replace(b"\0", b"@")
+        return name.decode("utf-8", "backslashreplace")
+    return text(raw)
+
+
+def split_arguments(raw: bytes, total: int) -> tuple[tuple[str, ...], bool]:
+    """Arguments of a new program and whether some were cut.
+
+    Args:
+        raw: what was captured of the argument area, each ended by NUL.
+        total: size of the whole area.
+    """
+    if not raw:
+        return (), total > 0
+    parts = raw.split(b"\0")
+    if not parts[-1]:
+        parts.pop()
+    cut = total > len(raw) or len(parts) > _ARGUMENTS_MAX
+    return tuple(p.decode("utf-8", "backslashreplace") for p in parts[:_ARGUMENTS_MAX]), cut
+
+
+def decode_execs(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
+    """``make(fixed, filename, exe, cwd, arguments, arguments_cut)`` for each record.
+
+    ``fixed`` is the tuple of `bpf.records.EXEC`'s fields in their order, the comm still as bytes.
+    """
+    events: list[T] = []
+    consumed = 0
+    for begin, length, size in _records(window):
+        consumed += size
+        if not length:
+            continue
+        _expect(records.EXEC, length, _EXEC.size)
+        fixed = _EXEC.unpack_from(window, begin)
+        args_total, args, filename, exe, cwd = fixed[13:18]
+        texts = bytes(window[begin + _EXEC.size : begin + length])
+        if len(texts) < filename + exe + cwd + args:
+            raise RecordError(f"exec record of {length} bytes claims more text than it has")
+        cwd_at = filename + exe
+        args_at = cwd_at + cwd
+        arguments, cut = split_arguments(texts[args_at : args_at + args], args_total)
+        events.append(
+            make(
+                fixed,
+                text(texts[:filename]),
+                kernel_path(texts[filename:cwd_at]) if exe else "",
+                kernel_path(texts[cwd_at:args_at]) if cwd else "/",
+                arguments,
+                cut,
+            )
+        )
+    return events, consumed

@@ -1,0 +1,35 @@
+"""What can go wrong on the kernel side, split by who can mend it.
+
+BpfError
+ +-- UnsupportedKernel   this kernel or machine lacks something the probes need
+ |    +-- MissingBcc     the distribution's bcc is not installed
+ |    +-- MissingBtf     the kernel has no BTF type information
+ +-- LoadError           the loader ran and failed: compiler, verifier, permissions
+ +-- RecordError         a record in a ring is not of the agreed layout
+"""
+
+from __future__ import annotations
+
+
+class BpfError(Exception):
+    """Root of the kernel side's errors."""
+
+
+class UnsupportedKernel(BpfError):  # noqa: N818 - names a state of the machine, as "Closed" does
+    """This kernel or machine lacks something; the text names it and says what to do."""
+
+
+class MissingBcc(UnsupportedKernel):
+    """No Python on this machine can import the distribution's bcc."""
+
+
+class MissingBtf(UnsupportedKernel):
+    """The kernel does not describe its types."""
+
+
+class LoadError(BpfError):
+    """The loader child failed; the text says at which step and what would help."""
+
+
+class RecordError(BpfError):
+    """Bytes in a ring that no probe of ours wrote: a layout mismatch or corruption."""

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+ *
+ * What all probes share: typed loads, counters, the filters, the process identity.
+ *
+ * LOADn reads a field through a BTF-typed kernel pointer: one machine instruction instead of a
+ * helper call (about 35 ns), and the verifier checks offset and type against the running kernel.
+ * A pointer that came out of bpf_probe_read_kernel is not typed; READ is for those. */
+#define LOAD64(base, off) ({ u64 _v; \
+  asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(_v) : "r"(base), "i"(off)); _v; })
+#define LOAD32(base, off) ({ u64 _v; \
+  asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(_v) : "r"(base), "i"(off)); (u32)_v; })
+#define LOAD16(base, off) ({ u64 _v; \
+  asm volatile("%0 = *(u16 *)(%1 + %2)" : "=r"(_v) : "r"(base), "i"(off)); (u16)_v; })
+#define READ(dst, src) bpf_probe_read_kernel(&(dst), sizeof(dst), (void *)(src))
+
+/* A mask the compiler may not optimise away: the verifier does not know what the compiler knows. */
+#define BOUND(value, mask) ({ asm volatile("" : "+r"(value)); (value) &= (mask); })
+
+/* Shared with the agent, which maps both arrays: policy in, counters out, no system call. */
+struct control {
+  u32 agent_tgid;
+  u32 open_all;                 /* deliver every open, not only candidates */
+  u64 suppress_ns;              /* repeats of one open by one process within this are suppressed */
+  u64 name_lengths;             /* bit n: a sensitive component has n bytes (63: 63 or more) */
+  u64 names[NAME_WORDS];        /* Bloom filter over component names of sensitive files */
+  u64 ignored[IGNORED_SLOTS];   /* processes whose opens and connects nobody wants, by pid */
+};
+BPF_F_TABLE("array", u32, struct control, CONTROL, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct counters, COUNTERS, CPU_COUNT * PROBE_COUNT, BPF_F_MMAPABLE);
+
+static __always_inline struct control *control(void) {
+  u32 zero = 0;
+  return CONTROL.lookup(&zero);
+}
+
+static __always_inline struct counters *counters(u32 probe) {
+  u32 index = bpf_get_smp_processor_id() * PROBE_COUNT + probe;
+  return COUNTERS.lookup(&index);
+}
+
+#define COUNT(field) __sync_fetch_and_add(&(field), 1)
+
+/* How to submit: quietly, a timer collects it, unless it must be acted on at once or so many quiet
+ * records have come that the ring might fill before the timer. */
+#define QUIET_RECORDS 1024
+static __always_inline u64 wake_up(struct counters *cnt, bool urgent) {
+  if (urgent || (cnt->delivered & (QUIET_RECORDS - 1)) == QUIET_RECORDS - 1)
+    return BPF_RB_FORCE_WAKEUP;
+  return BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline u64 whole_ticks(u64 ns) { return ns / TICK_NS * TICK_NS; }
+
+/* Fields every record begins with, for the current process. */
+static __always_inline u64 start_of_current(void *task) {
+  u64 leader = LOAD64(task, OFF_task_struct_group_leader);
+  return leader ? whole_ticks(LOAD64(leader, OFF_task_struct_start_boottime)) : 0;
+}
+
+/* The slot is empty but for the few processes on the list: only then is the start time needed. */
+static __always_inline bool is_ignored(struct control *ctl, u32 pid, void *task) {
+  u64 slot = ctl->ignored[pid & (IGNORED_SLOTS - 1)];
+  return slot && slot == ((start_of_current(task) / TICK_NS) << 22 | pid);
+}
+
+/* Hash of a path component: its length and first eight bytes (bpf/control.py has the twin). A
+ * component of 32 bytes and more counts by its length alone: its bytes are not in the dentry. */
+static __always_inline u64 name_hash(u64 first, u32 len) {
+  if (len < 8)
+    first &= (1ULL << (len * 8)) - 1;
+  if (len > 31)
+    first = 0;
+  return (first ^ ((u64)len << 56)) * 0x9E3779B97F4A7C15ULL;
+}
+
+/* Whether a component may be on the list; the length alone rules out most. */
+static __always_inline bool is_listed(struct control *ctl, u32 len, u64 first) {
+  if (!(ctl->name_lengths >> (len < 63 ? len : 63) & 1))
+    return false;
+  u64 hash = name_hash(first, len), a = hash >> 52, b = hash >> 40 & 4095;
+  return (ctl->names[a >> 6] >> (a & 63) & 1) && (ctl->names[b >> 6] >> (b & 63) & 1);
+}

@@ -1,0 +1,71 @@
+"""A BPF ring buffer, read straight from its mapped pages.
+
+The kernel maps a ring as one page that holds the consumer position (writable), one that holds the
+producer position, and the data (kernel/bpf/ringbuf.c). Positions are byte counts that only grow.
+The kernel would map the data twice in a row, so that a record which wraps round the end is
+contiguous; each mapped page counts as resident memory, so it is mapped once and the rare wrap is
+joined here.
+
+Limits: x86-64. A weaker memory model would need a load barrier between reading the producer
+position and reading the records, which Python cannot express.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+PAGE = mmap.PAGESIZE
+
+
+class Ring:
+    """The consumer's end of one ring.
+
+    There must be no other consumer: the position is ours alone to move.
+
+    Args:
+        descriptor: of the ring's map; it becomes readable when records wait.
+        size_bytes: of the data area; a power of two.
+    """
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        self.descriptor = descriptor
+        self.size_bytes = size_bytes
+        self._consumer_page = mmap.mmap(descriptor, PAGE, mmap.MAP_SHARED)
+        self._data_pages = mmap.mmap(
+            descriptor, PAGE + size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE
+        )
+        # One aligned 8-byte access each, so that the kernel never sees half a position.
+        self._consumer = memoryview(self._consumer_page)[:8].cast("Q")
+        self._producer = memoryview(self._data_pages)[:8].cast("Q")
+        self._data = memoryview(self._data_pages)[PAGE:]
+
+    def pending_bytes(self) -> int:
+        """Bytes that wait, records still being written included."""
+        return self._producer[0] - self._consumer[0]
+
+    def window(self, limit_bytes: int) -> memoryview:
+        """What waits, oldest first, at most ``limit_bytes``; valid until `advance`.
+
+        A view of the ring itself, or a copy where the records wrap round its end.
+
+        The last record may be still busy or cut by the limit: the decoder stops there.
+        """
+        position = self._consumer[0]
+        start = position & (self.size_bytes - 1)
+        end = start + min(self._producer[0] - position, limit_bytes)
+        if end <= self.size_bytes:
+            return self._data[start:end]
+        wrapped = bytearray(self._data[start:])
+        wrapped += self._data[: end - self.size_bytes]
+        return memoryview(wrapped).toreadonly()
+
+    def advance(self, size: int) -> None:
+        """Give ``size`` bytes, whole records, back to the kernel."""
+        self._consumer[0] += size
+
+    def close(self) -> None:
+        """Unmap; the descriptor stays the caller's."""
+        for view in (self._consumer, self._producer, self._data):
+            view.release()
+        self._consumer_page.close()
+        self._data_pages.close()
