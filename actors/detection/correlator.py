@@ -1,0 +1,225 @@
+"""Follows sequences through lineages.
+
+A window belongs to an *owner*: the process that did the first step, and the process that started
+it, unless that one is a boundary (init, a trusted launcher of shells, or a program we do not know):
+services under init and sessions under sshd have nothing to do with each other. A later event
+belongs to every owner that is its process or one of its ancestors. So two commands typed into one
+shell correlate; two sessions do not.
+
+A counted sequence has one owner per event, the starter (or the process itself under a boundary),
+and every event beneath an owner counts.
+
+For each owner and step only the latest partial match is kept. It expires last, so whatever an
+older one could still complete, it completes too; nobody can push it out by doing more of the same.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+import msgspec
+
+from actors.detection.conditions import RuleError
+from actors.detection.events import Identity
+from actors.detection.process_table import Process, ProcessTable
+from actors.detection.sequences import Sequence
+from actors.detection.settings import FilterSettings
+
+_DEPTH = 16
+_MAX_TEXT = 128
+
+
+class Link(msgspec.Struct, frozen=True, order=True, gc=False):
+    """One event of a partial match."""
+
+    time_ns: int
+    pid: int
+    type: str
+    text: str
+
+
+Chain: TypeAlias = tuple[Link, ...]
+Hit: TypeAlias = tuple[int, int]
+"""(sequence, step) whose conditions an event met."""
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """A sequence that an event completed."""
+
+    sequence: int
+    links: Chain
+
+
+class _Window(msgspec.Struct):
+    """The partial matches of one owner: (sequence, steps done) to its links, latest last."""
+
+    partials: dict[Hit, Chain]
+    newest_ns: int = 0
+
+
+class Correlator:
+    """Partial matches of all sequences, bounded in number and age."""
+
+    def __init__(
+        self,
+        sequences: tuple[Sequence, ...],
+        table: ProcessTable,
+        *,
+        is_boundary: Callable[[Process], bool],
+        settings: FilterSettings,
+    ) -> None:
+        self.cut = 0
+        """Partial matches dropped for lack of room."""
+        self._sequences = sequences
+        self._table = table
+        self._is_boundary = is_boundary
+        self._max_events = settings.correlator_max_events
+        self._max_owners = settings.max_processes
+        self._window_ns = tuple(
+            (s.window_secs or settings.correlator_max_age_secs) * 1_000_000_000 for s in sequences
+        )
+        self._longest_ns = max(self._window_ns, default=0)
+        self._windows: OrderedDict[Identity, _Window] = OrderedDict()
+        self._newest_ns = 0
+        for sequence in sequences:
+            _check(sequence, max_events=self._max_events)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def advance(
+        self, hits: Iterable[Hit], process: Process, *, time_ns: int, type_: str, text: str
+    ) -> list[Completed]:
+        """Take the steps that one event makes; return what it completes, each sequence once.
+
+        Args:
+            hits: Steps whose conditions the event met; of one sequence, later steps first, so
+                that no event is two steps of one match.
+            process: Who did it.
+            time_ns: The event's own time.
+            type_: The event's type, for the alert's sentence.
+            text: What it was about, for the alert's sentence.
+        """
+        self._newest_ns = max(self._newest_ns, time_ns)
+        self._expire()
+        link = Link(time_ns, process.identity[0], type_, text[:_MAX_TEXT])
+        lineage = [process, *self._table.ancestors(process, depth=_DEPTH)]
+        windows = [
+            (owner.identity, window)
+            for owner in lineage
+            if (window := self._windows.get(owner.identity)) is not None
+        ]
+        completed = []
+        for sequence, step in hits:
+            if self._sequences[sequence].count > 1:
+                done = self._count(sequence, link, lineage, windows)
+            elif step:
+                done = self._follow(sequence, step, link, windows)
+            else:
+                for owner in self._owners(lineage):
+                    self._reach(owner, (sequence, 1), (link,))
+                continue
+            if done:
+                completed.append(Completed(sequence, done))
+        return completed
+
+    def _follow(
+        self, sequence: int, step: int, link: Link, windows: list[tuple[Identity, _Window]]
+    ) -> Chain:
+        """Take a later step in every window that waits for it."""
+        last = len(self._sequences[sequence].steps) - 1
+        done: Chain = ()
+        for owner, window in windows:
+            links = window.partials.get((sequence, step))
+            if links is None or not self._fits(sequence, links, link):
+                continue
+            if step < last:
+                self._reach(owner, (sequence, step + 1), (*links, link))
+                continue
+            done = done or (*links, link)
+            for steps_done in range(1, last + 1):
+                window.partials.pop((sequence, steps_done), None)
+        return done
+
+    def _count(
+        self,
+        sequence: int,
+        link: Link,
+        lineage: list[Process],
+        windows: list[tuple[Identity, _Window]],
+    ) -> Chain:
+        """Count one more in the starter's window and in every window above."""
+        key = (sequence, 1)
+        owner = self._owners(lineage)[-1]
+        counting = {identity: None for identity, window in windows if key in window.partials}
+        done: Chain = ()
+        for identity in {**counting, owner: None}:
+            window = self._windows.get(identity)
+            links = () if window is None else window.partials.get(key, ())
+            links = tuple(sorted((*links, link)))
+            oldest_ns = links[-1].time_ns - self._window_ns[sequence]
+            links = tuple(each for each in links if each.time_ns >= oldest_ns)
+            if len(links) < self._sequences[sequence].count:
+                self._keep(identity, key, links)
+                continue
+            done = done or links
+            if window is not None:
+                window.partials.pop(key, None)
+        return done
+
+    def _owners(self, lineage: list[Process]) -> list[Identity]:
+        """Return who owns what the first of the lineage begins: itself, and its starter."""
+        return [
+            owner.identity
+            for owner in lineage[:2]
+            if owner is lineage[0] or not self._is_boundary(owner)
+        ]
+
+    def _fits(self, sequence: int, links: Chain, link: Link) -> bool:
+        return (
+            links[-1].time_ns <= link.time_ns
+            and link.time_ns - links[0].time_ns <= self._window_ns[sequence]
+        )
+
+    def _reach(self, owner: Identity, key: Hit, links: Chain) -> None:
+        """Keep the partial match of an ordered sequence that will expire last."""
+        window = self._windows.get(owner)
+        kept = None if window is None else window.partials.get(key)
+        if kept is None or kept[0].time_ns <= links[0].time_ns:
+            self._keep(owner, key, links)
+
+    def _keep(self, owner: Identity, key: Hit, links: Chain) -> None:
+        """Replace the partial match of an owner; drop its oldest ones if it has too many."""
+        window = self._windows.get(owner)
+        if window is None:
+            window = self._windows[owner] = _Window({})
+            if len(self._windows) > self._max_owners:
+                _, dropped = self._windows.popitem(last=False)
+                self.cut += len(dropped.partials)
+        else:
+            self._windows.move_to_end(owner)
+        window.newest_ns = max(window.newest_ns, links[-1].time_ns)
+        window.partials.pop(key, None)
+        window.partials[key] = links
+        while sum(map(len, window.partials.values())) > self._max_events:
+            del window.partials[next(iter(window.partials))]
+            self.cut += 1
+
+    def _expire(self) -> None:
+        oldest_ns = self._newest_ns - self._longest_ns
+        while self._windows:
+            owner, window = next(iter(self._windows.items()))
+            if window.newest_ns >= oldest_ns:
+                return
+            del self._windows[owner]
+
+
+def _check(sequence: Sequence, *, max_events: int) -> None:
+    if len(sequence.steps) * sequence.count < 2:
+        raise RuleError(f"sequence {sequence.id}: one event is no sequence; write a rule")
+    if sequence.count > 1 and len(sequence.steps) > 1:
+        raise RuleError(f"sequence {sequence.id}: only a sequence of one step can be counted")
+    if max(sequence.count, len(sequence.steps)) > max_events:
+        raise RuleError(f"sequence {sequence.id}: needs more than {max_events} events remembered")

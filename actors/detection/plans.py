@@ -1,0 +1,82 @@
+"""Plans: which conditions to try for an event, sorted so that most events need the fewest.
+
+Rules and steps of sequences with the same event checks share them: they run once per event, and
+only what passes them needs its process.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.detection.checks import Checks, EventCheck, Observation, ProcessCheck
+from actors.detection.conditions import Condition, EventType, RuleError
+from actors.detection.correlator import Hit
+from actors.detection.rules import Rule
+from actors.detection.sequences import Sequence
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A rule or a step of a sequence, and what is left to check about its process."""
+
+    process_checks: tuple[ProcessCheck, ...]
+    rule: int = -1
+    """Index of the rule, or -1."""
+    hit: Hit | None = None
+    """The sequence and its step, or None."""
+
+    def holds(self, seen: Observation) -> bool:
+        """Whether every process check says yes."""
+        return all(check(seen) for check in self.process_checks)
+
+
+class Plans:
+    """All plans for one type of event."""
+
+    def __init__(
+        self,
+        event: EventType,
+        checks: Checks,
+        *,
+        rules: tuple[Rule, ...],
+        sequences: tuple[Sequence, ...],
+    ) -> None:
+        groups: dict[tuple[EventCheck, ...], list[Plan]] = {}
+
+        def add(when: tuple[Condition, ...], rule: int = -1, hit: Hit | None = None) -> None:
+            compiled = checks.compile(when, event)
+            plan = Plan(compiled.process_checks, rule, hit)
+            groups.setdefault(compiled.event_checks, []).append(plan)
+
+        for index, rule in enumerate(rules):
+            if rule.event == event:
+                add(rule.when, rule=index)
+        for index, sequence in enumerate(sequences):
+            # Later steps first: an event must not be two steps of one match.
+            for number, step in reversed(list(enumerate(sequence.steps))):
+                if step.event == event:
+                    add(step.when, hit=(index, number))
+        self._groups = tuple((each, tuple(plans)) for each, plans in groups.items())
+
+    def passing(self, event: object) -> list[Plan]:
+        """Return the plans whose event checks all say yes; this is the hot path."""
+        passed: list[Plan] = []
+        for checks, plans in self._groups:
+            for check in checks:
+                if not check(event):
+                    break
+            else:
+                passed += plans
+        return passed
+
+
+def check_unique(rules: tuple[Rule, ...], sequences: tuple[Sequence, ...]) -> None:
+    """Refuse two rules or sequences with one id.
+
+    Raises:
+        RuleError: Names the id.
+    """
+    seen: set[str] = set()
+    for name in (*(rule.id for rule in rules), *(sequence.id for sequence in sequences)):
+        if name in seen:
+            raise RuleError(f"two rules are called {name!r}")
+        seen.add(name)

@@ -1,0 +1,371 @@
+"""Who is running, who started whom, and what each one runs: the memory of detection.
+
+A process is known by (pid, start time), so a reused pid is another process. Its parent is the one
+that forked it, for good: when the parent dies the kernel hands the child to init, but the lineage
+does not change.
+
+A parent always comes before its child in the order (start time, pid), so lineages have no cycles,
+whatever the events say. (Start times are whole clock ticks, so a parent and its child may share
+one; a pid that wrapped around within that tick costs the child its parent.)
+
+Bounded: an exited process is kept for a grace time, because its events and its children's may
+still come, then for as long as it has children here and there is room. When there is no room, the
+oldest exit goes first, then the oldest process.
+
+Events may come late and in any order. A process first met by something other than its fork gets an
+entry with what that event says; its name alone makes nobody trusted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import islice
+
+import msgspec
+
+from actors.detection.events import (
+    ConnectEvent,
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    Identity,
+    OpenEvent,
+    SeedEvent,
+)
+from actors.detection.programs import Program, Programs
+from actors.detection.scoring import ScoreSheet
+
+MAX_DEPTH = 32
+"""How far up a lineage is followed."""
+
+_UNKNOWN_UID = -1
+
+
+class Process(msgspec.Struct, eq=False, gc=False):
+    """One process, alive or recently gone."""
+
+    identity: Identity
+    parent: Identity | None
+    """The process that forked it, whether or not it is (still) in the table."""
+    program: Program
+    uid: int
+    """-1 when unknown."""
+    exec_ns: int = 0
+    """Time of its latest exec; 0 when it still runs what it inherited."""
+    exit_ns: int = 0
+    """0 while it runs."""
+    rarity: int = 0
+    """The greatest rarity bonus of its execs: running something common later wins nothing."""
+    sheet: ScoreSheet | None = None
+    """Rules seen on it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its exit was not seen yet."""
+        return not self.exit_ns
+
+
+class TableStatistics(msgspec.Struct, frozen=True):
+    """What the process table holds and what it had to forget."""
+
+    processes: int
+    """Entries now."""
+    exited: int
+    """Of these, processes that have ended."""
+    expired: int
+    """Ended processes forgotten in due time."""
+    evicted_exited: int
+    """Ended processes forgotten early, for lack of room."""
+    evicted_alive: int
+    """Running processes forgotten for lack of room."""
+    unannounced: int
+    """Processes first met by neither a seed nor a fork."""
+    superseded: int
+    """Processes whose exit was not seen, ended by the reuse of their pid."""
+
+
+class ProcessTable:
+    """The processes of one host, fed with its events."""
+
+    def __init__(self, *, max_processes: int = 16_384, grace_secs: float = 30.0) -> None:
+        self._max_processes = max_processes
+        self._grace_ns = int(grace_secs * 1e9)
+        self._programs = Programs()
+        self._processes: OrderedDict[Identity, Process] = OrderedDict()
+        self._by_pid: dict[int, Process] = {}
+        self._children: dict[Identity, int] = {}
+        self._exited: OrderedDict[Identity, Process] = OrderedDict()
+        self._kept_for_children: OrderedDict[Identity, Process] = OrderedDict()
+        self._newest_ns = 0
+        self._expired = 0
+        self._evicted_exited = 0
+        self._evicted_alive = 0
+        self._unannounced = 0
+        self._superseded = 0
+
+    # Questions
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(self._processes.values())
+
+    def get(self, identity: Identity) -> Process | None:
+        """Return the process, or None when it is not (or no longer) known."""
+        return self._processes.get(identity)
+
+    def current(self, pid: int) -> Process | None:
+        """Return the latest process known to have had ``pid``; it may have ended."""
+        return self._by_pid.get(pid)
+
+    def parent(self, process: Process) -> Process | None:
+        """Return the process that forked this one, if it is still known."""
+        return None if process.parent is None else self._processes.get(process.parent)
+
+    def ancestors(self, process: Process, *, depth: int = MAX_DEPTH) -> Iterator[Process]:
+        """Walk up the lineage: parent first, at most ``depth`` of them, as far as it is known."""
+        return islice(self._walk(process), depth)
+
+    def ancestry(self, identity: Identity) -> str:
+        """Return the lineage as people read it, oldest first: ``init=>sshd=>bash=>curl``.
+
+        Names are printable and cannot contain the arrow. Empty for an unknown process.
+        """
+        process = self._processes.get(identity)
+        if process is None:
+            return ""
+        names = [process.program.shown]
+        names += [each.program.shown for each in self.ancestors(process, depth=MAX_DEPTH - 1)]
+        return "=>".join(reversed(names))
+
+    def statistics(self) -> TableStatistics:
+        """Return what people watch."""
+        return TableStatistics(
+            processes=len(self._processes),
+            exited=len(self._exited) + len(self._kept_for_children),
+            expired=self._expired,
+            evicted_exited=self._evicted_exited,
+            evicted_alive=self._evicted_alive,
+            unannounced=self._unannounced,
+            superseded=self._superseded,
+        )
+
+    # Events
+
+    def seed(self, event: SeedEvent) -> Process:
+        """Learn a process that was there before us; events already seen know better."""
+        program = self._programs.get(event.comm, event.exe, event.exe, system=event.system_exe)
+        parent = self._parent_of(event)
+        process = self._processes.get(event.identity)
+        if process is None:
+            return self._add(event, parent, program, event.uid)
+        self._fill(process, parent, program, event.uid)
+        return process
+
+    def fork(self, event: ForkEvent) -> Process:
+        """Learn a new process; it runs what its parent runs."""
+        parent = self._parent_of(event)
+        forker = None if parent is None else self._processes.get(parent)
+        # A fork that comes after its parent's next exec must not inherit that exec's program.
+        if forker is not None and forker.exec_ns <= event.time_ns:
+            program = forker.program
+        else:
+            program = self._programs.get(event.comm)
+        process = self._processes.get(event.identity)
+        if process is None:
+            return self._add(event, parent, program, event.uid)
+        self._fill(process, parent, program, event.uid)
+        return process
+
+    def exec(self, event: ExecEvent) -> Process:
+        """Learn what a process runs from now on; only for an exec that succeeded."""
+        program = self.program_of(event)
+        process = self._processes.get(event.identity)
+        if process is None:
+            self._unannounced += 1
+            process = self._add(event, self._parent_of(event), program, event.uid)
+        else:
+            self._adopt(process, self._parent_of(event))
+            if process.exec_ns <= event.time_ns:
+                process.program = program
+                process.uid = event.uid
+        process.exec_ns = max(process.exec_ns, event.time_ns)
+        return process
+
+    def exit(self, event: ExitEvent) -> Process:
+        """Note the end of a process; what it was stays known for a while."""
+        process = self._processes.get(event.identity)
+        if process is None:
+            self._unannounced += 1
+            process = self._add(event, None, self._programs.get(""), _UNKNOWN_UID)
+        self._end(process, event.time_ns)
+        self._expire()
+        return process
+
+    def program_of(self, event: ExecEvent) -> Program:
+        """Return the program an exec names; for a late event the process may have moved on."""
+        return self._programs.get(event.comm, event.exe, event.filename, system=event.system_exe)
+
+    def meet(self, event: ExecEvent | OpenEvent | ConnectEvent) -> Process:
+        """Return the process that did something; met for the first time, it is only a name."""
+        process = self._processes.get(event.identity)
+        if process is None:
+            self._unannounced += 1
+            process = self._add(event, None, self._programs.get(event.comm), event.uid)
+        return process
+
+    def program_at(self, process: Process, event: OpenEvent | ConnectEvent) -> Program:
+        """Return what a process ran at the time of an event.
+
+        For an event from before its latest exec that is not known any more: then it is only the
+        event's comm, so that nobody gets the benefit of a program started afterwards.
+        """
+        if process.exec_ns <= event.time_ns:
+            return process.program
+        return self._programs.get(event.comm)
+
+    def launcher(self, event: ExecEvent) -> Program | None:
+        """Return the program that makes this exec, None when it is not known.
+
+        Call it before ``exec``. It is what the process runs until now: what it exec'd before, or
+        else its parent's program, inherited at the fork.
+        """
+        process = self._processes.get(event.identity)
+        if process is not None:
+            if process.exec_ns > event.time_ns:
+                return None
+            if process.program.exe:
+                return process.program
+        parent = self._parent_of(event) if process is None else process.parent
+        forker = None if parent is None else self._processes.get(parent)
+        # What the parent started after the fork was not inherited.
+        if forker is not None and forker.exec_ns <= event.start_ns:
+            return forker.program
+        return None if process is None or not process.program.comm else process.program
+
+    # Entries
+
+    def _walk(self, process: Process) -> Iterator[Process]:
+        parent = self.parent(process)
+        while parent is not None:
+            yield parent
+            parent = self.parent(parent)
+
+    def _parent_of(self, event: SeedEvent | ForkEvent | ExecEvent) -> Identity | None:
+        """Return the parent an event names, if it can be the parent of that process."""
+        if event.ppid <= 0:
+            return None
+        if event.parent_start_ns:
+            named = (event.ppid, event.parent_start_ns)
+            known = self._processes.get(named)
+            identity = named if known is None else known.identity
+        else:
+            known = self._by_pid.get(event.ppid)
+            if known is None or (known.exit_ns and known.exit_ns < event.start_ns):
+                return None
+            identity = known.identity
+        return identity if _comes_before(identity, event.identity) else None
+
+    def _add(
+        self,
+        event: SeedEvent | ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent,
+        parent: Identity | None,
+        program: Program,
+        uid: int,
+    ) -> Process:
+        self._newest_ns = max(self._newest_ns, event.time_ns)
+        self._expire()
+        while len(self._processes) >= self._max_processes:
+            self._evict()
+        process = Process(identity=event.identity, parent=None, program=program, uid=uid)
+        self._processes[process.identity] = process
+        self._adopt(process, parent)
+        holder = self._by_pid.get(event.pid)
+        if holder is None:
+            self._by_pid[event.pid] = process
+        elif holder.identity[1] < event.start_ns:
+            self._by_pid[event.pid] = process
+            if holder.alive:
+                self._superseded += 1
+                self._end(holder, event.start_ns)
+        else:
+            self._superseded += 1
+            self._end(process, holder.identity[1])
+        return process
+
+    def _adopt(self, process: Process, parent: Identity | None) -> None:
+        """Note the parent of a process that has none yet; a lineage never changes."""
+        if process.parent is None and parent is not None:
+            process.parent = parent
+            self._children[parent] = self._children.get(parent, 0) + 1
+
+    def _fill(self, process: Process, parent: Identity | None, program: Program, uid: int) -> None:
+        """Add what a late event knows about a process that is already known."""
+        self._adopt(process, parent)
+        if not process.program.exe and (program.exe or not process.program.comm):
+            process.program = program
+        if process.uid == _UNKNOWN_UID:
+            process.uid = uid
+
+    def _end(self, process: Process, time_ns: int) -> None:
+        self._newest_ns = max(self._newest_ns, time_ns)
+        if process.alive:
+            process.exit_ns = max(time_ns, 1)
+            self._exited[process.identity] = process
+
+    # Forgetting
+
+    def _expire(self) -> None:
+        """Forget what ended before the grace time, unless its children still need its name."""
+        oldest_ns = self._newest_ns - self._grace_ns
+        while self._exited:
+            identity, process = next(iter(self._exited.items()))
+            if process.exit_ns >= oldest_ns:
+                return
+            if identity in self._children:
+                del self._exited[identity]
+                self._kept_for_children[identity] = process
+            else:
+                self._expired += 1
+                self._forget(process)
+
+    def _evict(self) -> None:
+        for ended in (self._kept_for_children, self._exited):
+            if ended:
+                self._evicted_exited += 1
+                self._forget(next(iter(ended.values())))
+                return
+        self._evicted_alive += 1
+        self._forget(next(iter(self._processes.values())))
+
+    def _forget(self, process: Process) -> None:
+        """Drop an entry, and the ended ancestors that were only kept for its sake."""
+        forgotten: Process | None = process
+        while forgotten is not None:
+            identity = forgotten.identity
+            del self._processes[identity]
+            self._exited.pop(identity, None)
+            self._kept_for_children.pop(identity, None)
+            if self._by_pid.get(identity[0]) is forgotten:
+                del self._by_pid[identity[0]]
+            forgotten = self._release(forgotten.parent)
+
+    def _release(self, parent: Identity | None) -> Process | None:
+        """Count one child less; return the parent if that child was all it was kept for."""
+        if parent is None:
+            return None
+        left = self._children[parent] - 1
+        if left:
+            self._children[parent] = left
+            return None
+        del self._children[parent]
+        unneeded = self._kept_for_children.get(parent)
+        if unneeded is not None:
+            self._expired += 1
+        return unneeded
+
+
+def _comes_before(parent: Identity, child: Identity) -> bool:
+    return (parent[1], parent[0]) < (child[1], child[0])

@@ -1,0 +1,114 @@
+"""The ``[filters]`` section of ``lavender.toml``: what is a shell, what is sensitive, what is safe.
+
+Lists follow the rules of ``names.py`` and ``paths.py``. Each field says whether its list detects
+or trusts: a list that trusts holds only for executables that root alone can change.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _without_control_characters(entry: str) -> str:
+    if not entry.isprintable():
+        raise ValueError("has a control or invisible character; write the plain name")
+    return entry
+
+
+def _not_the_root(entry: str) -> str:
+    if not entry.strip("/"):
+        raise ValueError("would make every file sensitive; name a file or a directory")
+    return entry
+
+
+Name = Annotated[
+    str, Field(min_length=1, max_length=255), AfterValidator(_without_control_characters)
+]
+Names = Annotated[tuple[Name, ...], Field(max_length=1000)]
+FilePath = Annotated[Name, AfterValidator(_not_the_root)]
+FilePaths = Annotated[tuple[FilePath, ...], Field(max_length=1000)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Ports = Annotated[tuple[Port, ...], Field(max_length=1000)]
+
+_SHELLS = ("bash", "sh", "zsh", "fish", "dash")
+
+
+class FilterSettings(BaseModel):
+    """What detection looks for and whom it believes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    safe_shell_launchers: Names = Field(
+        default=(
+            *("tmux", "alacritty", "kitty", "sshd", "sudo", "su", "login"),
+            *("Hyprland", "code"),
+        ),
+        description="Trusts: may start a shell; also ends a lineage for sequences.",
+    )
+    ignored_comms: Names = Field(
+        default=("cpuUsage.sh",),
+        description="Trusts: raises no alert at all.",
+    )
+    safe_file_readers: Names = Field(
+        default=(
+            *("sshd", "sudo", "passwd", "shadow", "pam", "bash", "zsh", "sh"),
+            *("code", "vim", "nvim", "nano"),
+        ),
+        description="Trusts: may read sensitive files.",
+    )
+    shell_names: Names = Field(
+        default=_SHELLS,
+        description="Detects: is a shell. Also trusts: such a shell may start another shell.",
+    )
+    interpreters: Names = Field(
+        default=(*_SHELLS, "python*", "perl*", "ruby*", "node", "php*", "lua*"),
+        description="Detects: runs code from its arguments, which are searched for obfuscation.",
+    )
+    sensitive_files: FilePaths = Field(
+        default=(
+            *("/etc/shadow", "/etc/passwd", "/etc/sudoers", "/etc/sudoers.d"),
+            *("/.ssh/id_rsa", "/.ssh/id_ed25519", "/.ssh/authorized_keys"),
+            *("/.bash_history", "/.zsh_history", "/root/.ssh"),
+        ),
+        description="Files, and directories with all beneath them, that few programs should read.",
+    )
+    suspicious_ports: Ports = Field(
+        default=(4444, 1337, 9001, 9999, 6666, 31337, 5555),
+        description="Destination ports that alone are worth an alert.",
+    )
+    noisy_comms: Names = Field(
+        default=("code", "cpuUsage", "cargo", "rustc", "make"),
+        description="Trusts: executions that do not count as rapid spawning.",
+    )
+    safe_command_launchers: Names = Field(
+        default=(),
+        description="Trusts: may start an interpreter with any arguments.",
+    )
+    known_network_callers: Names = Field(
+        default=(),
+        description="Trusts: its first connection is no news, nor part of a reverse shell.",
+    )
+    correlator_max_events: int = Field(
+        default=20,
+        ge=5,
+        le=10_000,
+        description="Events remembered per process for sequences; five is the longest sequence.",
+    )
+    correlator_max_age_secs: int = Field(
+        default=30,
+        ge=1,
+        le=3600,
+        description="Seconds within which the steps of a sequence belong together.",
+    )
+    max_processes: int = Field(
+        default=16_384,
+        ge=64,
+        le=1_048_576,
+        description="Processes remembered at most, about 0.4 KB each.",
+    )
+    open_events: Literal["sensitive", "all"] = Field(
+        default="sensitive",
+        description="Which file opens the kernel delivers.",
+    )
