@@ -1,0 +1,74 @@
+"""``--check``: what this machine has of what the agent needs, without attaching anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from actors.agent.endpoint import build_topology
+from actors.agent.settings import Settings
+from actors.config import Source
+from bpf.attach import find_bcc_python
+from bpf.btf import read_offsets
+from bpf.errors import BpfError
+from bpf.source import FIELDS, TRACEPOINTS
+
+_TRACEFS = Path("/sys/kernel/tracing/events")
+
+
+def check(settings: Settings, source: Source) -> tuple[str, bool]:
+    """A table for people, and whether the agent can start here."""
+    rows = [_row(name, test) for name, test in _tests(settings, source)]
+    width = max(len(name) for name, _, _ in rows)
+    lines = [
+        f"{'ok  ' if good else 'FAIL'}  {name.ljust(width)}  {detail}"
+        for name, good, detail in rows
+    ]
+    return "\n".join(lines) + "\n", all(good for _, good, _ in rows)
+
+
+def _tests(settings: Settings, source: Source) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "configuration", lambda: str(source)
+    yield "topology", lambda: f"{len(build_topology(settings).children)} actors"
+    yield "root", _root
+    yield "machine", _machine
+    yield "bcc", find_bcc_python
+    yield "kernel types", lambda: f"{len(read_offsets(FIELDS))} fields from BTF"
+    yield "tracepoints", _tracepoints
+
+
+def _row(name: str, test: Callable[[], str]) -> tuple[str, bool, str]:
+    try:
+        return name, True, test()
+    except (BpfError, _MissingError) as error:
+        return name, False, str(error)
+
+
+class _MissingError(Exception):
+    """A need is not met; the text says which and what to do."""
+
+
+def _root() -> str:
+    if os.geteuid() != 0:
+        raise _MissingError("the agent must start as root: use sudo")
+    return "yes"
+
+
+def _machine() -> str:
+    if platform.machine() != "x86_64":
+        raise _MissingError(f"the probes are for x86_64; this machine is {platform.machine()}")
+    return f"{platform.machine()}, kernel {platform.release()}"
+
+
+def _tracepoints() -> str:
+    try:
+        if not _TRACEFS.is_dir():
+            return "tracefs is not mounted; the loader will mount it for itself"
+        missing = [name for name in TRACEPOINTS if not (_TRACEFS / name).is_dir()]
+    except PermissionError as error:
+        raise _MissingError(f"only root may look into {_TRACEFS}: use sudo") from error
+    if missing:
+        raise _MissingError(f"this kernel has no {', '.join(missing)}")
+    return f"{len(TRACEPOINTS)} found"

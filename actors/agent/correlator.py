@@ -1,0 +1,120 @@
+"""The correlator: owner of per-process state. It puts the rings' events in order and detects."""
+
+from __future__ import annotations
+
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import trio
+
+from actors.agent.messages import (
+    Activity,
+    AlertBatch,
+    EventBatch,
+    EventLog,
+    StatisticsRequest,
+)
+from actors.agent.sensor import Sensor
+from actors.detection.alerts import Alert
+from actors.detection.engine import Engine
+from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
+from actors.detection.names import NameList
+from actors.detection.settings import FilterSettings
+from actors.runtime import Actor
+
+_BY_TIME = attrgetter("time_ns")
+_BY_RING = attrgetter("ring")
+
+
+class Correlator(Actor):
+    """Merges each sweep by kernel time, feeds the engine and tells what came of it.
+
+    A fresh instance, after a crash, begins with the processes that run then.
+
+    Args:
+        sensor: for the processes at the start, and to ignore some.
+        filters: the engine's settings.
+        record: tell the events to a recorder too.
+        show: tell executions and connections to a console.
+    """
+
+    accepts = (EventBatch, StatisticsRequest)
+    emits = (AlertBatch, Activity, EventLog)
+
+    def __init__(
+        self, *, sensor: Sensor, filters: FilterSettings, record: bool, show: bool
+    ) -> None:
+        self._sensor = sensor
+        self._record = record
+        self._show = show
+        self._engine = Engine(filters)
+        self._ignored = NameList(filters.ignored_comms) if filters.ignored_comms else None
+        self._parts: list[EventBatch] = []
+
+    async def start(self) -> None:
+        """Learn the processes that run already."""
+        await super().start()
+        self._engine.process_batch(self._sensor.seeds())
+
+    async def handle(self, message: EventBatch | StatisticsRequest) -> Any:
+        """Collect a sweep's batches and process them when all are there."""
+        if isinstance(message, StatisticsRequest):
+            await trio.lowlevel.checkpoint()
+            return self._engine.statistics()
+        if self._parts and message.sweep != self._parts[0].sweep:
+            await self._process()  # a reader crashed and its part will not come
+        self._parts.append(message)
+        if len(self._parts) == message.expected:
+            await self._process()
+        else:
+            await trio.lowlevel.checkpoint()
+        return None
+
+    async def stop(self) -> None:
+        """Process what a drain left incomplete."""
+        await self._process()
+        await super().stop()
+
+    async def _process(self) -> None:
+        await trio.lowlevel.checkpoint()
+        parts, self._parts = self._parts, []
+        parts.sort(key=_BY_RING)
+        events: list[AnyEvent] = list(chain.from_iterable(part.events for part in parts))
+        if not events:
+            return
+        events.sort(key=_BY_TIME)
+        alerts, entries = self._detect(events)
+        if alerts:
+            await self.context.tell(AlertBatch(alerts))
+        if entries:
+            await self.context.tell(Activity(entries))
+        if self._record:
+            await self.context.tell(EventLog(events))
+
+    def _detect(
+        self, events: list[AnyEvent]
+    ) -> tuple[list[Alert], list[tuple[ExecEvent | ConnectEvent, str]]]:
+        """Alerts, and the events to show with their ancestry as it was at that event."""
+        engine = self._engine
+        if not self._show and self._ignored is None:
+            return engine.process_batch(events), []
+        alerts: list[Alert] = []
+        entries = []
+        begin = 0
+        for index, event in enumerate(events):
+            if type(event) is not ExecEvent and type(event) is not ConnectEvent:
+                continue
+            alerts += engine.process_batch(events[begin : index + 1])
+            begin = index + 1
+            if self._show:
+                entries.append((event, engine.table.ancestry(event.identity)))
+            if self._ignored is not None and type(event) is ExecEvent:
+                self._ignore(event, self._ignored)
+        alerts += engine.process_batch(events[begin:])
+        return alerts, entries
+
+    def _ignore(self, event: ExecEvent, ignored: NameList) -> None:
+        process = self._engine.table.get(event.identity)
+        if process is not None and ignored.trusts(process.program):
+            self._sensor.ignore(event.identity)

@@ -1,0 +1,162 @@
+"""From raw exec and connect records to events: user names, and which executables are the system's.
+
+Nothing here asks the process itself: by then it may be gone or lie.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from actors.detection.events import ConnectEvent, ExecEvent
+from bpf.decode import text
+from bpf.records import MARK_HOST_NAMESPACE
+
+SYSTEM_FOLDERS = ("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")
+PASSWD = Path("/etc/passwd")
+_CONTROLLED_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Users:
+    """Names of user ids, from ``/etc/passwd`` alone: a name service could keep the agent waiting.
+
+    Args:
+        path: a file in the format of passwd(5).
+    """
+
+    def __init__(self, path: Path = PASSWD) -> None:
+        self._path = path
+        self._changed_ns = -1
+        self._names: dict[int, str] = {}
+
+    def name(self, uid: int) -> str:
+        """The user's name, or the digits of ``uid``; a change of the file is noticed on a miss."""
+        found = self._names.get(uid)
+        if found is None:
+            self._reload()
+            found = self._names.get(uid, str(uid))
+        return found
+
+    def _reload(self) -> None:
+        try:
+            changed_ns = self._path.stat().st_mtime_ns
+            if changed_ns == self._changed_ns:
+                return
+            lines = self._path.read_text(errors="backslashreplace").splitlines()
+        except OSError:
+            return
+        self._changed_ns = changed_ns
+        self._names = {}
+        for line in lines:
+            fields = line.split(":")
+            if len(fields) > 2 and fields[2].isdecimal():
+                self._names.setdefault(int(fields[2]), fields[0])
+
+
+def host_devices(mountinfo: Path = Path("/proc/1/mountinfo")) -> frozenset[int]:
+    """Devices of the host's system folders, as the kernel numbers them (major << 20 | minor).
+
+    A file elsewhere, in a container's image or on a user's mount, may have a system file's path
+    and owner and still be somebody else's.
+    """
+    devices = set()
+    for line in mountinfo.read_text(errors="backslashreplace").splitlines():
+        fields = line.split(" ")
+        major, _, minor = fields[2].partition(":")
+        if fields[4] == "/" or f"{fields[4]}/".startswith(SYSTEM_FOLDERS):
+            devices.add(int(major) << 20 | int(minor))
+    return frozenset(devices)
+
+
+def is_system_file(path: str, *, uid: int, mode: int) -> bool:
+    """Whether a file lies in a system folder, is root's and only root can write it."""
+    return (
+        uid == 0
+        and stat.S_ISREG(mode)
+        and not mode & _CONTROLLED_BY_OTHERS
+        and path.startswith(SYSTEM_FOLDERS)
+        and not path.endswith(" (deleted)")
+    )
+
+
+class Enricher:
+    """Builds exec and connect events from what the decoders deliver.
+
+    Args:
+        users: names of user ids.
+        devices: of the host's system folders, as `host_devices` gives them.
+    """
+
+    def __init__(self, users: Users, devices: Iterable[int]) -> None:
+        self._users = users
+        self._devices = frozenset(devices)
+
+    def exec_event(  # noqa: PLR0913, PLR0917 - the decoder's own six values, once per exec
+        self,
+        fixed: tuple[Any, ...],
+        filename: str,
+        exe: str,
+        cwd: str,
+        argv: tuple[str, ...],
+        argv_cut: bool,  # noqa: FBT001 - positional, as all values the decoder hands over
+    ) -> ExecEvent:
+        """An exec event; ``fixed`` are the fields of `bpf.records.EXEC` in their order."""
+        (time_ns, start, pid, uid, parent_start, cgroup, _, device, exe_uid, mode) = fixed[:10]
+        ppid, login_uid, error = fixed[10:13]
+        marks, comm = fixed[18:20]
+        system = (
+            bool(marks & MARK_HOST_NAMESPACE)
+            and device in self._devices
+            and is_system_file(exe, uid=exe_uid, mode=mode)
+        )
+        return ExecEvent(
+            time_ns,
+            pid,
+            start,
+            ppid,
+            parent_start,
+            uid,
+            login_uid,
+            cgroup,
+            text(comm),
+            filename,
+            exe,
+            system,
+            argv,
+            argv_cut,
+            "" if error else cwd,
+            self._users.name(uid),
+            error,
+        )
+
+    def connect_event(  # noqa: PLR0913, PLR0917 - the decoder's own values, once per connect
+        self,
+        time_ns: int,
+        pid: int,
+        start_ns: int,
+        uid: int,
+        comm: str,
+        af: int,
+        dest_ip: str,
+        dest_port: int,
+        path: str,
+        error: int,
+    ) -> ConnectEvent:
+        """A connect event with its user's name."""
+        name = self._users.name(uid)
+        return ConnectEvent(
+            time_ns, pid, start_ns, uid, name, comm, af, dest_ip, dest_port, path, error
+        )
+
+
+def is_system_process(pid: int, exe: str) -> bool:
+    """Whether a running process's executable is the host's own, asked of ``/proc``."""
+    try:
+        found = os.stat(f"/proc/{pid}/exe")  # noqa: PTH116 - follows the link into the process
+        host = {os.stat(folder).st_dev for folder in ("/", "/usr")}  # noqa: PTH116 - two stats
+    except OSError:
+        return False
+    return found.st_dev in host and is_system_file(exe, uid=found.st_uid, mode=found.st_mode)

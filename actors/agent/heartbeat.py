@@ -1,0 +1,62 @@
+"""The heartbeat: a status record with every counter there is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+import trio
+
+from actors.agent.messages import StatisticsRequest, Status
+from actors.agent.sensor import Sensor
+from actors.runtime import Actor, AskError, UndeclaredMessageError
+from actors.version import VERSION
+
+_ANSWER_WITHIN_SECS = 1.0
+
+
+class Heartbeat(Actor):
+    """Periodic source of status records.
+
+    Args:
+        sensor: for the probes' counters.
+        agent_id: this endpoint's name.
+        interval_secs: between two records.
+    """
+
+    emits = (Status, StatisticsRequest)
+
+    def __init__(self, *, sensor: Sensor, agent_id: str, interval_secs: float) -> None:
+        self._sensor = sensor
+        self._agent_id = agent_id
+        self._begin = time.monotonic()
+        self.tick_secs = interval_secs
+
+    async def run(self) -> None:
+        """Tick; in a replay there is no time to keep."""
+        if self._sensor.live:
+            await super().run()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def tick(self) -> None:
+        """Tell one record."""
+        await self.context.tell(Status(await self._record()))
+
+    async def _record(self) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        try:
+            engine = await self.context.ask(StatisticsRequest(), within_secs=_ANSWER_WITHIN_SECS)
+            detection = msgspec.to_builtins(engine)
+        except (AskError, UndeclaredMessageError) as error:  # no answer, or nobody to ask
+            detection = {"unavailable": str(error)}
+        return {
+            "agent_id": self._agent_id,
+            "version": VERSION,
+            "uptime_secs": round(time.monotonic() - self._begin, 3),
+            "probes": self._sensor.counters(),
+            "detection": detection,
+            "actors": {name: asdict(each) for name, each in self.context.statistics().items()},
+        }

@@ -1,0 +1,62 @@
+"""The actor kinds the agent knows, bound to what one run of it shares."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from actors.agent.console import AlertConsole, EventConsole, Output, Stream, Style
+from actors.agent.correlator import Correlator
+from actors.agent.heartbeat import Heartbeat
+from actors.agent.readers import ReaderOptions, RingClock, RingReader
+from actors.agent.recording import Recorder
+from actors.agent.responder import Responder
+from actors.agent.sensor import Sensor
+from actors.agent.settings import Settings
+from actors.agent.sweeps import Sweeps
+from actors.runtime import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What the actors of one run share."""
+
+    settings: Settings
+    sensor: Sensor
+    output: Output
+    stdout: Stream
+    stderr: Stream
+    recording: BinaryIO | None
+    spared: Collection[int]
+    """Pids the responder never touches."""
+
+
+def agent_kinds(resources: Resources) -> dict[str, Kind]:
+    """Every kind `[topology]` may name."""
+    settings, sensor = resources.settings, resources.sensor
+    sweeps = Sweeps()
+    style = Style(resources.output, sensor.boot_unix_ns)
+    return {
+        "ring_clock": Kind.of(RingClock, sensor=sensor, sweeps=sweeps),
+        "ring_reader": Kind.of(RingReader, options=ReaderOptions, sensor=sensor, sweeps=sweeps),
+        "correlator": Kind.of(
+            Correlator,
+            sensor=sensor,
+            filters=settings.filters,
+            record=resources.recording is not None,
+            show=resources.output != "none",
+        ),
+        "responder": Kind.of(
+            Responder, settings=settings.response, spared=resources.spared, live=sensor.live
+        ),
+        "heartbeat": Kind.of(
+            Heartbeat,
+            sensor=sensor,
+            agent_id=settings.agent.agent_id,
+            interval_secs=settings.agent.heartbeat_interval_secs,
+        ),
+        "recorder": Kind.of(Recorder, sensor=sensor, file=resources.recording),
+        "event_console": Kind.of(EventConsole, style=style, stream=resources.stdout),
+        "alert_console": Kind.of(AlertConsole, style=style, stream=resources.stderr),
+    }

@@ -1,0 +1,95 @@
+"""What the agent's actors tell each other; batches, never single events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.detection.alerts import Alert
+from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """What one ring held at one sweep (reader to correlator)."""
+
+    ring: int
+    """Index of the ring; orders events of the same nanosecond."""
+    sweep: int
+    """Number of the sweep; see `actors.agent.sensor`."""
+    expected: int
+    """How many batches this sweep has."""
+    events: Sequence[AnyEvent]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class EventLog:
+    """One sweep's events in the order in which detection took them (correlator to recorder)."""
+
+    events: Sequence[AnyEvent]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Executions and connections to show, each with the ancestry at that moment."""
+
+    entries: Sequence[tuple[ExecEvent | ConnectEvent, str]]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertBatch:
+    """Alerts in the order in which they were raised."""
+
+    alerts: Sequence[Alert]
+
+    def __len__(self) -> int:
+        return len(self.alerts)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One decision about one process."""
+
+    pid: int
+    start_ns: int
+    comm: str
+    action: str
+    """killed, would_kill, protected, gone or failed."""
+    reason: str
+    dry_run: bool
+    score: int
+    rule: str
+    time_ns: int
+    """Boot time of the decision, nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseBatch:
+    """Decisions of the responder."""
+
+    responses: Sequence[Response]
+
+    def __len__(self) -> int:
+        return len(self.responses)
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsRequest:
+    """Asks the correlator for the engine's statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The heartbeat's record: every counter there is."""
+
+    record: dict[str, Any]

@@ -1,0 +1,244 @@
+"""Recordings: what the correlator saw, as a file that can stand in for the kernel.
+
+JSON lines. The first is a header (format version, boot id, boot time, seeds); each further one is
+the list of one sweep's events in the order in which detection took them. The same recording gives
+the same alerts everywhere.
+
+RecordingError: a file that cannot be read, is no recording, or is of another version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, BinaryIO, TypeAlias
+
+import msgspec
+import structlog
+import trio
+
+from actors.agent.messages import EventLog
+from actors.agent.sensor import RING_NAMES, Sensor
+from actors.detection.events import (
+    AnyEvent,
+    ConnectEvent,
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    Identity,
+    OpenEvent,
+    SeedEvent,
+)
+from actors.runtime import Actor
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+FORMAT = 1
+_LINE_MAX_BYTES = 256 << 20
+_RING_OF: dict[type, str] = {
+    ForkEvent: "FORK_EVENTS",
+    ExecEvent: "EXEC_EVENTS",
+    ExitEvent: "EXIT_EVENTS",
+    OpenEvent: "OPEN_EVENTS",
+    ConnectEvent: "CONN_EVENTS",
+}
+
+
+class RecordingError(Exception):
+    """The file is not a recording this version can replay; names the line."""
+
+
+class Header(msgspec.Struct, frozen=True):
+    """First line of a recording."""
+
+    lavender_recording: int
+    boot_id: str
+    boot_unix_ns: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+    seeds: list[SeedEvent]
+
+
+RecordedEvent: TypeAlias = ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent
+
+_encode = msgspec.json.Encoder().encode
+_decode_header = msgspec.json.Decoder(Header).decode
+_decode_events = msgspec.json.Decoder(list[RecordedEvent]).decode
+_Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class Recorder(Actor):
+    """Writes what the correlator tells it to a file; without a file it has nothing to do.
+
+    A full disk costs events of the recording, counted, never detection.
+
+    Args:
+        sensor: for the header.
+        file: open for writing, or None.
+    """
+
+    accepts = (EventLog,)
+
+    def __init__(self, *, sensor: Sensor, file: BinaryIO | None) -> None:
+        self._sensor = sensor
+        self._file = file
+        self._header = b""
+        self._failing = False
+        self.events_dropped = 0
+
+    async def start(self) -> None:
+        """Write the header, unless a predecessor has."""
+        await super().start()
+        if self._file is not None and self._file.tell() == 0:
+            header = Header(
+                FORMAT, self._sensor.boot_id, self._sensor.boot_unix_ns, list(self._sensor.seeds())
+            )
+            self._header = _encode(header) + b"\n"
+            await self._write(b"", 0)
+
+    async def handle(self, message: EventLog) -> None:
+        """Append one sweep."""
+        await self._write(_encode(message.events) + b"\n", len(message))
+
+    async def stop(self) -> None:
+        """Say how much is missing."""
+        if self.events_dropped:
+            self.context.log.error("recording is incomplete", events_dropped=self.events_dropped)
+        await super().stop()
+
+    async def _write(self, line: bytes, events: int) -> None:
+        """Append a line, after the header if that has not been written yet; all of it or nothing.
+
+        Cancelled, it still waits for the disk.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._file is None:
+            return
+        try:
+            # In a thread: a disk can keep a write waiting.
+            await trio.to_thread.run_sync(_append, self._file, self._header + line)
+            self._header = b""
+            self._failing = False
+        except OSError as error:
+            self.events_dropped += events
+            if not self._failing:
+                self._failing = True
+                self.context.log.error(  # noqa: TRY400 - a full disk is no bug: no traceback
+                    "recording fails; events are missing", why=str(error)
+                )
+
+
+def _append(file: BinaryIO, data: bytes) -> None:
+    """Write all of it, or leave the file as it was."""
+    whole = file.tell()
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError:
+        file.seek(whole)
+        with suppress(OSError):  # a device has no end to cut off
+            file.truncate()
+        raise
+
+
+def _open(path: Path) -> tuple[BinaryIO, Header]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror}") from error
+    try:
+        header = _decode_header(file.readline(_LINE_MAX_BYTES))
+    except (OSError, *_Undecodable) as error:
+        file.close()
+        raise RecordingError(f"{path}: line 1: not a recording: {error}") from error
+    if header.lavender_recording != FORMAT:
+        file.close()
+        raise RecordingError(
+            f"{path}: recording format {header.lavender_recording}; this version replays {FORMAT}"
+        )
+    return file, header
+
+
+class RecordedSensor:
+    """A recording in the place of the rings.
+
+    Args:
+        path: the recording.
+
+    Raises:
+        RecordingError: it is none, or cannot be read.
+    """
+
+    live = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file, header = _open(path)
+        self.damage: RecordingError | None = None
+        """Why the replay ended before the recording did, if so."""
+        self._ended = False
+        self.boot_id = header.boot_id
+        self.boot_unix_ns = header.boot_unix_ns
+        self._seeds = header.seeds
+        self._line = 1
+        self._sweep: dict[str, list[AnyEvent]] = {}
+
+    def seeds(self) -> Sequence[SeedEvent]:
+        """The processes that ran when the recording began."""
+        return self._seeds
+
+    async def wait(self, tick_secs: float) -> bool:  # noqa: ARG002 - a recording has no pace
+        """Not wait: a replay runs as fast as it can."""
+        await trio.lowlevel.checkpoint()
+        return True
+
+    async def rest(self, gap_secs: float) -> None:  # noqa: ARG002 - same
+        """Not rest."""
+        await trio.lowlevel.checkpoint()
+
+    def snapshot(self) -> Mapping[str, int] | None:
+        """Take up the next sweep of the file; None at its end, or where it is damaged.
+
+        An unfinished last line, as a crash leaves it, is an end like any other. Damage is no
+        error here: a restart of the reader's would not mend it. `damage` has it afterwards.
+        """
+        events = None if self._ended else self._next_line()
+        if events is None:
+            self._ended = True
+            return None
+        self._sweep = {}
+        for event in events:
+            self._sweep.setdefault(_RING_OF[type(event)], []).append(event)
+        return {ring: len(self._sweep[ring]) for ring in RING_NAMES if ring in self._sweep}
+
+    def _next_line(self) -> list[RecordedEvent] | None:
+        self._line += 1
+        try:
+            line = self._file.readline(_LINE_MAX_BYTES)
+            if line.endswith(b"\n"):
+                return _decode_events(line)
+        except (OSError, *_Undecodable) as error:
+            self.damage = RecordingError(f"{self._path}: line {self._line}: {error}")
+            return None
+        if line:
+            log.warning("recording ends in an unfinished line", path=str(self._path))
+        return None
+
+    def read(self, ring: str, limit: int) -> Sequence[AnyEvent]:
+        """The ring's part of the sweep."""
+        return self._sweep.get(ring, [])[:limit]
+
+    def commit(self, ring: str) -> None:
+        """Forget it."""
+        self._sweep.pop(ring, None)
+
+    def ignore(self, identity: Identity) -> None:
+        """Nothing: what was ignored then is not in the file."""
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """None: no probe ran."""
+        return {}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,201 @@
+"""Where events come from: the kernel's rings, or (in `recording`) a file that stands in for them.
+
+Both offer what the ring clock and the readers need, so that the same topology runs on either.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from actors.agent.enrich import Enricher
+from actors.agent.seeds import read_seeds
+from actors.detection.events import AnyEvent, ExitEvent, ForkEvent, Identity, OpenEvent, SeedEvent
+from bpf import decode
+from bpf.attach import Attached
+from bpf.control import Control, Counters
+from bpf.errors import RecordError
+from bpf.records import RINGS
+
+RING_NAMES = tuple(ring.map_name for ring in RINGS)
+WINDOW_MAX_BYTES = 2 << 20
+"""How much of a ring one turn decodes: bounds the memory of a batch."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+Decoder = Callable[[memoryview, Callable[..., Any]], tuple[list[Any], int]]
+
+
+class Sensor(Protocol):
+    """A source of events in rings."""
+
+    boot_id: str
+    boot_unix_ns: int
+    """Unix time, nanoseconds, at which the boot clock was zero."""
+    live: bool
+    """False for a recording: there is nothing to respond to."""
+
+    def seeds(self) -> Sequence[SeedEvent]:
+        """The processes that run before the first event."""
+
+    async def wait(self, tick_secs: float) -> bool:
+        """Wait until something urgent happens (True) or a tick has passed (False)."""
+
+    async def rest(self, gap_secs: float) -> None:
+        """Pause between two sweeps, cut short by what cannot wait: a sensitive open."""
+
+    def snapshot(self) -> Mapping[str, int] | None:
+        """How far each ring is filled now, empty ones left out; None at the end of a recording."""
+
+    def read(self, ring: str, limit: int) -> Sequence[AnyEvent]:
+        """Decode a ring up to ``limit``; the events stay in the ring until `commit`."""
+
+    def commit(self, ring: str) -> None:
+        """Give back what `read` decoded."""
+
+    def ignore(self, identity: Identity) -> None:
+        """Ask for no more opens and connects of a process."""
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """The probes' counters, by probe."""
+
+
+class NoSensor:
+    """Nothing to sense: lets a topology be checked and shown before anything is attached."""
+
+    boot_id = ""
+    boot_unix_ns = 0
+    live = False
+
+    def seeds(self) -> Sequence[SeedEvent]:
+        """None."""
+        return ()
+
+    async def wait(self, tick_secs: float) -> bool:  # noqa: ARG002 - as the protocol has it
+        """Not wait."""
+        await trio.lowlevel.checkpoint()
+        return False
+
+    async def rest(self, gap_secs: float) -> None:  # noqa: ARG002 - same
+        """Not wait."""
+        await trio.lowlevel.checkpoint()
+
+    def snapshot(self) -> Mapping[str, int] | None:
+        """The end."""
+        return None
+
+    def read(self, ring: str, limit: int) -> Sequence[AnyEvent]:  # noqa: ARG002 - same
+        """Nothing."""
+        return ()
+
+    def commit(self, ring: str) -> None:
+        """Nothing."""
+
+    def ignore(self, identity: Identity) -> None:
+        """Nothing."""
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """None."""
+        return {}
+
+
+class KernelSensor:
+    """The real thing: rings, counters and policy of attached probes.
+
+    Args:
+        attached: descriptors from the loader.
+        enricher: completes exec and connect events.
+    """
+
+    live = True
+
+    def __init__(self, attached: Attached, enricher: Enricher) -> None:
+        self.boot_id = BOOT_ID.read_text().strip()
+        self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._first_seeds: Sequence[SeedEvent] | None = read_seeds()
+        self._attached = attached
+        self._rings = attached.rings()
+        self._decoders: dict[str, tuple[Decoder, Callable[..., Any]]] = {
+            "FORK_EVENTS": (decode.decode_forks, ForkEvent),
+            "EXEC_EVENTS": (decode.decode_execs, enricher.exec_event),
+            "EXIT_EVENTS": (decode.decode_exits, ExitEvent),
+            "OPEN_EVENTS": (decode.decode_opens, OpenEvent),
+            "CONN_EVENTS": (decode.decode_connects, enricher.connect_event),
+        }
+        self._taken = dict.fromkeys(self._rings, 0)
+        self.control = Control(attached.descriptors["CONTROL"])
+        self._counters = Counters(attached.descriptors["COUNTERS"], attached.cpus)
+        self._epoll = select.epoll()
+        for ring in self._rings.values():
+            # Edge-triggered: quiet records make a ring readable, but only a wake-up is an edge.
+            self._epoll.register(ring.descriptor, select.EPOLLIN | select.EPOLLET)
+        self._hot = select.epoll()
+        self._hot.register(self._rings["OPEN_EVENTS"].descriptor, select.EPOLLIN | select.EPOLLET)
+
+    def seeds(self) -> Sequence[SeedEvent]:
+        """The processes of /proc: as at the start until events flow, then as they are now."""
+        return read_seeds() if self._first_seeds is None else self._first_seeds
+
+    async def wait(self, tick_secs: float) -> bool:
+        """Wait for a probe's wake-up, or a tick."""
+        if self._epoll.poll(0):  # cheaper than to have trio wait for what is there
+            await trio.lowlevel.checkpoint()
+            return True
+        with trio.move_on_after(tick_secs) as waiting:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+        self._epoll.poll(0)
+        return not waiting.cancelled_caught
+
+    async def rest(self, gap_secs: float) -> None:
+        """Pause until the gap has passed or a sensitive file was opened."""
+        self._hot.poll(0)
+        with trio.move_on_after(gap_secs):
+            await trio.lowlevel.wait_readable(self._hot.fileno())
+
+    def snapshot(self) -> Mapping[str, int] | None:
+        """Bytes that wait in each ring."""
+        self._first_seeds = None
+        waiting = {name: ring.pending_bytes() for name, ring in self._rings.items()}
+        return {name: size for name, size in waiting.items() if size}
+
+    def read(self, ring: str, limit: int) -> Sequence[AnyEvent]:
+        """Decode at most ``limit`` bytes.
+
+        Raises:
+            RecordError: corrupt records; what was seen of the ring is then skipped by `commit`.
+        """
+        decoder, make = self._decoders[ring]
+        with self._rings[ring].window(min(limit, WINDOW_MAX_BYTES)) as window:
+            try:
+                events, self._taken[ring] = decoder(window, make)
+            except RecordError:
+                self._taken[ring] = len(window)
+                raise
+        return events
+
+    def commit(self, ring: str) -> None:
+        """Move the consumer position."""
+        self._rings[ring].advance(self._taken[ring])
+        self._taken[ring] = 0
+
+    def ignore(self, identity: Identity) -> None:
+        """Put the process on the kernel's list."""
+        self.control.ignore(*identity)
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Summed over processors, read without a system call."""
+        return self._counters.read()
+
+    def close(self) -> None:
+        """Detach the probes."""
+        self._epoll.close()
+        self._hot.close()
+        for ring in self._rings.values():
+            ring.close()
+        self.control.close()
+        self._counters.close()
+        self._attached.detach()

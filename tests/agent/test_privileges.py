@@ -1,0 +1,120 @@
+import ctypes
+import os
+import pwd
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.agent import endpoint, privileges
+from actors.agent.privileges import Capability
+from actors.agent.settings import Settings
+
+
+def account(name: str) -> pwd.struct_passwd:
+    return pwd.struct_passwd((name, "x", 990, 991, "", "/", "/bin/false"))
+
+
+def test_runs_as_lavender_where_there_is_such_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", account)
+    assert privileges.unprivileged_user().pw_name == "lavender"
+
+
+def test_runs_as_nobody_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> pwd.struct_passwd:
+        if name == "lavender":
+            raise KeyError(name)
+        return account(name)
+
+    monkeypatch.setattr(pwd, "getpwnam", find)
+    assert privileges.unprivileged_user().pw_name == "nobody"
+
+
+def test_does_not_run_as_root_for_want_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> pwd.struct_passwd:
+        raise KeyError(name)
+
+    monkeypatch.setattr(pwd, "getpwnam", find)
+    with pytest.raises(OSError, match="neither a user lavender nor nobody"):
+        privileges.unprivileged_user()
+
+
+def test_a_step_the_kernel_refuses_is_an_error() -> None:
+    privileges._check(0, "prctl")
+    ctypes.set_errno(1)
+    with pytest.raises(PermissionError, match="capset: Operation not permitted"):
+        privileges._check(-1, "capset")
+
+
+class Kernel:
+    """Stands in for libc: remembers the calls, knows 41 capabilities."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.mask = b""
+
+    def prctl(self, option: int, number: int, *_: int) -> int:
+        self.calls.append((option, number))
+        return -1 if option == 24 and number > 40 else 0
+
+    def capset(self, _header: bytes, data: bytes) -> int:
+        self.mask = data
+        self.calls.append(("capset",))
+        return 0
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    found = Kernel()
+    monkeypatch.setattr(privileges, "_libc", lambda: found)
+    monkeypatch.setattr(pwd, "getpwnam", account)
+    for name in ("setgroups", "setresgid", "setresuid"):
+        monkeypatch.setattr(os, name, lambda *ids, name=name: found.calls.append((name, ids)))
+    return found
+
+
+def test_privileges_go_in_an_order_that_leaves_no_way_back(kernel: Kernel) -> None:
+    privileges.drop([Capability.KILL])
+    assert kernel.calls[:42] == [(24, number) for number in range(42)]
+    assert kernel.calls[42:] == [
+        (8, 1),
+        ("setgroups", ([],)),
+        ("setresgid", (991, 991, 991)),
+        ("setresuid", (990, 990, 990)),
+        ("capset",),
+        (38, 1),
+    ]
+
+
+def test_only_the_capabilities_named_are_kept(kernel: Kernel) -> None:
+    privileges.drop([Capability.KILL, Capability.SYS_PTRACE])
+    words = [int.from_bytes(kernel.mask[at : at + 4], "little") for at in range(0, 24, 4)]
+    mask = 1 << 5 | 1 << 19
+    assert words == [mask, mask, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("response", "may_kill"), [({"dry_run": True}, False), ({"dry_run": False}, True)]
+)
+def test_may_kill_only_if_it_is_to(response: dict[str, bool], *, may_kill: bool) -> None:
+    needed = endpoint._needed(Settings.model_validate({"response": response}))
+    assert (Capability.KILL in needed) is may_kill
+    assert {Capability.DAC_READ_SEARCH, Capability.SYS_PTRACE} <= needed
+
+
+def test_may_not_kill_without_a_responder() -> None:
+    table = Settings().model_dump()
+    table["response"]["dry_run"] = False
+    actors = table["topology"]["agent"]["actors"]
+    del actors["responder"]
+    actors["correlator"]["to"].remove("responder")
+    assert Capability.KILL not in endpoint._needed(Settings.model_validate(table))
+
+
+def test_numbers_are_those_of_the_kernel() -> None:
+    header = Path("/usr/include/linux/capability.h")
+    if not header.exists():
+        pytest.skip("no kernel headers here")
+    text = header.read_text()
+    for capability in Capability:
+        assert f"CAP_{capability.name} {capability.value}" in " ".join(text.split())

@@ -1,0 +1,1 @@
+"""`make bench`: the agent's speed and size on this machine, measured from outside."""
