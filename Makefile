@@ -18,7 +18,7 @@ packages:
 	@docker/setup-packages
 
 $(STAMP): requirements.lock pyproject.toml
-	@[ -x $(PYTHON) ] || python3 -m venv $(VENV)
+	@[ -x $(PYTHON) ] || "$$(docker/find-python)" -m venv $(VENV)
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
@@ -54,7 +54,7 @@ docs: setup ## write docs/CONFIGURATION.md from the models
 lock: ## pin the dependencies again, with hashes
 	$(PYTHON) -m pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
-	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra dev -o requirements.lock pyproject.toml
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra dev --extra services -o requirements.lock pyproject.toml
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,0 +1,1 @@
+"""Between processes: messages, subjects, streams, the broker, the spool. The only importer of asyncio."""

@@ -1,0 +1,312 @@
+"""What travels between Lavender's processes: the payloads of every subject, as msgspec structs.
+
+Events are those of `actors.detection.events`; a message wraps them. All integers are bounded, all
+texts and lists have a largest size, so that a decoded message is safe to store. ``schema_version``
+2 is a batch of an agent's events; 1 is the one event per message of the first Lavender.
+
+Raises (every decoder): `msgspec.MsgspecError` (its subclass `ValidationError` names the field).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+from uuid import UUID, uuid5
+
+import msgspec
+from msgspec import Meta
+
+from actors.detection.events import ConnectEvent, ExecEvent, ExitEvent, ForkEvent, OpenEvent
+
+I63_MAX = (1 << 63) - 1
+EVENTS_MAX = 500
+"""Events of one batch at most."""
+BATCH_MAX_BYTES = 512 * 1024
+"""A batch is closed before its payload grows beyond this; brokers refuse 1 MiB by default."""
+
+Count = Annotated[int, Meta(ge=0, le=I63_MAX)]
+UnixMs = Annotated[int, Meta(ge=0, le=1 << 53)]
+Token = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^.*>\s\x00-\x1f\x7f]+$")]
+"""One NATS subject token."""
+Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
+"""One life of an agent: 64 random bits, in hexadecimal."""
+BatchId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}-[0-9]{1,18}$")]
+"""``<epoch>-<n>``, the n-th batch of that life, counted from 0."""
+Text = Annotated[str, Meta(max_length=65_536)]
+Short = Annotated[str, Meta(max_length=1024)]
+
+Event: TypeAlias = ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent
+"""What a batch holds; the tag is ``type``."""
+
+
+class Host(msgspec.Struct, frozen=True):
+    """The machine an agent runs on."""
+
+    hostname: Annotated[str, Meta(max_length=255)]
+    boot_id: Annotated[str, Meta(max_length=64)] = ""
+    """Which boot: with pid and start time, the identity of a process."""
+    boot_unix_ns: Count = 0
+    """Unix time of boot-time zero: an event happened at ``boot_unix_ns + time_ns``."""
+
+
+class ProbeCounts(msgspec.Struct, frozen=True):
+    """One probe's counters since it was loaded; ``seen`` is the sum of the others."""
+
+    seen: Count = 0
+    delivered: Count = 0
+    filtered: Count = 0
+    suppressed: Count = 0
+    lost: Count = 0
+
+
+class Evicted(msgspec.Struct, frozen=True):
+    """Events that left the spool without having been sent: a run of sequence numbers."""
+
+    epoch: Epoch
+    first_seq: Count
+    last_seq: Count
+    reason: Annotated[str, Meta(max_length=64)]
+    """``bytes`` or ``age`` (a bound of the spool), ``full_disk``, ``corrupt``."""
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A span in which this agent cannot vouch for having seen everything."""
+
+    from_unix_ms: UnixMs
+    to_unix_ms: UnixMs
+    reason: Annotated[str, Meta(max_length=64)]
+    """``lost_in_kernel``, ``dropped_by_agent``, ``not_watching``."""
+    events: Count | None = None
+    """How many are missing, where that is known."""
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """What an agent can prove at the end of a batch; all counts only grow.
+
+    For one life of the agent ``read = spooled + unpublished + dropped``, and ``spooled`` events
+    have the sequence numbers 0 to ``spooled - 1``.
+    """
+
+    load_id: Epoch = "0" * 16
+    """One life of the probes: their counters began at 0 then. Outlives a crash of the agent."""
+    probes: dict[Short, ProbeCounts] = {}
+    read: Count = 0
+    """Events taken from the rings."""
+    unpublished: Count = 0
+    """Events that ``[publish]`` does not want."""
+    dropped: Count = 0
+    """Events lost inside the agent: a full mailbox, a crashed actor, a spool that failed."""
+    spooled: Count = 0
+    """Events written to the spool, this batch included."""
+    alerts: Count = 0
+    """Alerts raised."""
+    alerts_dropped: Count = 0
+    """Alerts lost inside the agent, or evicted from the spool."""
+    evicted: Annotated[list[Evicted], Meta(max_length=1024)] = []
+    """Evictions nobody has been told of yet, perhaps told again."""
+    gaps: Annotated[list[Gap], Meta(max_length=1024)] = []
+    """Gaps since the batch before."""
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """``telemetry.raw.<tenant>.<agent_id>``: up to `EVENTS_MAX` events of one agent.
+
+    ``events[i]`` has the sequence number ``first_seq + i``. A batch without events carries counters
+    alone; its ``last_seq`` is ``first_seq - 1``.
+    """
+
+    schema_version: Literal[2] = 2
+    batch_id: BatchId
+    agent_id: Token
+    tenant_id: Token
+    host: Host
+    epoch: Epoch
+    observed_at_unix_ms: UnixMs
+    """When the batch was closed, by the agent's clock."""
+    first_seq: Count
+    last_seq: Annotated[int, Meta(ge=-1, le=I63_MAX)]
+    counters: Counters
+    events: Annotated[list[Event], Meta(max_length=EVENTS_MAX)]
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """An event that ingest took out of a batch."""
+
+    seq: Count
+    reason: Short
+
+
+class CanonicalBatch(Batch, frozen=True, kw_only=True):
+    """``telemetry.accepted.<tenant>.<agent_id>``: a batch that ingest vouches for.
+
+    Its events are those of the batch in their order, without the rejected ones.
+    """
+
+    received_at_unix_ms: UnixMs
+    rejected: list[Rejected] = []
+
+    def sequence_numbers(self) -> list[int]:
+        """Sequence number of each event."""
+        gone = {each.seq for each in self.rejected}
+        return [seq for seq in range(self.first_seq, self.last_seq + 1) if seq not in gone]
+
+
+class ExecV1(msgspec.Struct, frozen=True, tag_field="type", tag="exec"):
+    """Version 1 of an exec."""
+
+    pid: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+    ppid: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+    uid: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+    comm: Short
+    filename: Text
+    argv: Annotated[tuple[Text, ...], Meta(max_length=4096)]
+
+
+class OpenV1(msgspec.Struct, frozen=True, tag_field="type", tag="open"):
+    """Version 1 of an open."""
+
+    pid: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+    comm: Short
+    filename: Text
+
+
+class ConnectV1(msgspec.Struct, frozen=True, tag_field="type", tag="connect"):
+    """Version 1 of a connect."""
+
+    pid: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+    uid: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+    comm: Short
+    dest_ip: Annotated[str, Meta(max_length=64)]
+    dest_port: Annotated[int, Meta(ge=0, le=65535)]
+    af: Annotated[int, Meta(ge=0, le=65535)]
+
+
+class ExitV1(msgspec.Struct, frozen=True, tag_field="type", tag="exit"):
+    """Version 1 of an exit."""
+
+    pid: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+
+
+class HeartbeatV1(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
+    """Version 1 of a heartbeat; nothing of it is stored."""
+
+    status: Short
+
+
+EventV1: TypeAlias = ExecV1 | OpenV1 | ConnectV1 | ExitV1 | HeartbeatV1
+
+
+class Single(msgspec.Struct, frozen=True, kw_only=True):
+    """``telemetry.raw.<tenant>.<agent_id>``, version 1: one event."""
+
+    schema_version: Literal[1] = 1
+    event_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    agent_id: Token
+    tenant_id: Token
+    host: Host
+    observed_at_unix_ms: UnixMs
+    event: EventV1
+
+
+class CanonicalSingle(Single, frozen=True, kw_only=True):
+    """``telemetry.accepted.<tenant>.<agent_id>``, version 1."""
+
+    received_at_unix_ms: UnixMs
+
+
+class Invalid(msgspec.Struct, frozen=True, kw_only=True):
+    """``telemetry.invalid.<tenant>.<agent_id>``: a message that was refused, and why.
+
+    Tenant and agent are those of the subject it came on; what the payload claims is not believed.
+    """
+
+    schema_version: Literal[2] = 2
+    invalid_id: Short
+    """``<stream>-<stream sequence>``: the same message is refused under the same id."""
+    tenant_id: Token
+    agent_id: Token
+    reason: Short
+    detail: Text
+    size_bytes: Count
+    received_at_unix_ms: UnixMs
+    payload: Text
+    """The beginning of what came, as text."""
+
+
+Evidence: TypeAlias = Literal["complete"] | list[Gap]
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """``alerts.<tenant>.<agent_id>``: a rule matched."""
+
+    schema_version: Literal[2] = 2
+    alert_id: Annotated[str, Meta(min_length=36, max_length=36)]
+    tenant_id: Token
+    agent_id: Token
+    hostname: Annotated[str, Meta(max_length=255)]
+    rule: Short
+    severity: Literal["INFO", "WARNING", "HIGH", "CRITICAL"]
+    detail: Text
+    event_type: Annotated[str, Meta(max_length=32)]
+    event_pid: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+    event_comm: Short
+    created_at_unix_ms: UnixMs
+    observed_at_unix_ms: UnixMs
+    received_at_unix_ms: UnixMs = 0
+    """0 until the alert writer stamps it."""
+    event_id: Annotated[str, Meta(max_length=128)] = ""
+    """``<epoch>-<seq>`` of the deciding event; empty if that is not published."""
+    epoch: Epoch = "0" * 16
+    rule_id: Short = ""
+    techniques: Annotated[tuple[Short, ...], Meta(max_length=64)] = ()
+    ancestry: Text = ""
+    score: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
+    base_score: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
+    lineage_bonus: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
+    rarity_bonus: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
+    sequence_bonus: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
+    evidence: Evidence = "complete"
+    """Whether everything in the window before it was seen; else where it was not."""
+
+
+class Spool(msgspec.Struct, frozen=True):
+    """How full an agent's spool is."""
+
+    batches: Count = 0
+    bytes: Count = 0
+    oldest_age_secs: float = 0.0
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """``heartbeat.<tenant>.<agent_id>`` on core NATS; nothing of it is stored."""
+
+    schema_version: Literal[2] = 2
+    agent_id: Token
+    tenant_id: Token
+    hostname: Annotated[str, Meta(max_length=255)]
+    version: Short
+    policy_version: Short
+    """Digest of the policy in force: ``[filters]`` and ``[response]``."""
+    sent_at_unix_ms: UnixMs
+    uptime_secs: float
+    epoch: Epoch
+    counters: Counters
+    spool: Spool
+    status: dict[str, Any] = {}
+    """The agent's whole status record."""
+
+
+ALERT_NAMESPACE = UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
+"""NAMESPACE_OID of RFC 4122, of which alert ids are made."""
+
+
+def alert_id(event_id: str, rule: str) -> str:
+    """UUIDv5 of event and rule label: the same event and rule always give the same id."""
+    return str(uuid5(ALERT_NAMESPACE, f"{event_id}/{rule}"))
+
+
+def event_id(epoch: str, seq: int) -> str:
+    """Id of an event of a batch."""
+    return f"{epoch}-{seq}"
+
+
+encode = msgspec.json.Encoder().encode
