@@ -17,6 +17,11 @@ import tomli
 from pydantic import BaseModel, ValidationError
 
 FILE_NAME = "lavender.toml"
+SECTIONS = (
+    *("agent", "filters", "response", "publish", "topology"),
+    *("broker", "store", "ingest", "telemetry_writer", "alert_writer", "ledger", "stack"),
+)
+"""Every section there is. One file serves agent and services; each program validates its own."""
 ENV_FILE = "LAVENDER_CONFIG"
 _ENV_PREFIX = "LAVENDER_"
 _SIZE_MAX_BYTES = 1 << 20
@@ -101,7 +106,7 @@ def apply_environment(
     Raises:
         ConfigError: a variable names no section, or a key deeper than its section's own.
     """
-    known = {section.upper(): section for section in sections}
+    known = {section.upper(): section for section in (*SECTIONS, *sections)}
     merged = {
         name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()
     }
@@ -150,8 +155,10 @@ def load(
     source = Source(path)
     tables = read_file(path) if path else {}
     tables = apply_environment(tables, environment, sections=model.model_fields)
+    foreign = set(SECTIONS) - set(model.model_fields)
+    own = {name: table for name, table in tables.items() if name not in foreign}
     try:
-        return model.model_validate(tables), source
+        return model.model_validate(own), source
     except ValidationError as error:
         lines = [
             f"{_origin(item['loc'], environment) or source}: {_problem(item, model)}"

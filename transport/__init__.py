@@ -1,1 +1,4 @@
-"""Between processes: messages, subjects, streams, the broker, the spool. The only importer of asyncio."""
+"""Between processes: messages, subjects, streams, the broker, the spool.
+
+The only importer of asyncio.
+"""

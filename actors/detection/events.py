@@ -11,9 +11,25 @@ control characters and is hostile.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+# Bounds hold when an event is decoded, from a recording or from the wire; what the probes deliver
+# keeps them by itself. They are what a store can hold (signed 64 bits) and what the kernel knows.
+Ns = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Pid = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+U32 = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+I63 = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Family = Annotated[int, Meta(ge=0, le=65_535)]
+Errno = Annotated[int, Meta(ge=0, le=4095)]
+Byte = Annotated[int, Meta(ge=0, le=255)]
+Name = Annotated[str, Meta(max_length=256)]
+"""A comm or a user's name; a byte that is not UTF-8 takes four characters."""
+Path = Annotated[str, Meta(max_length=32_768)]
+Arguments = Annotated[tuple[Annotated[str, Meta(max_length=65_536)], ...], Meta(max_length=256)]
 
 Identity: TypeAlias = tuple[int, int]
 """(pid, start time in boot nanoseconds): a process, safe against reuse of its pid."""
@@ -22,10 +38,10 @@ Identity: TypeAlias = tuple[int, int]
 class Event(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     """What every event has: when it happened and which process did it."""
 
-    time_ns: int
+    time_ns: Ns
     """Boot-time nanoseconds (CLOCK_BOOTTIME) at which the kernel recorded it."""
-    pid: int
-    start_ns: int
+    pid: Pid
+    start_ns: Ns
     """Start time of the process, boot nanoseconds; with the pid, its identity."""
 
     @property
@@ -37,74 +53,77 @@ class Event(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
 class SeedEvent(Event, frozen=True, gc=False, tag="seed"):
     """A process that was already running when the agent started, read from /proc."""
 
-    ppid: int
-    parent_start_ns: int
+    ppid: Pid
+    parent_start_ns: Ns
     """0 when the parent is the kernel or had gone."""
-    uid: int
-    comm: str
-    exe: str
+    uid: U32
+    comm: Name
+    exe: Path
     """Path of the executable; empty for a kernel thread."""
     system_exe: bool
-    argv: tuple[str, ...]
+    argv: Arguments
 
 
 class ForkEvent(Event, frozen=True, gc=False, tag="fork"):
     """A new process (not a thread); ``pid`` and ``start_ns`` are the child's."""
 
-    ppid: int
-    parent_start_ns: int
-    uid: int
-    comm: str
+    ppid: Pid
+    parent_start_ns: Ns
+    uid: U32
+    comm: Name
 
 
 class ExecEvent(Event, frozen=True, gc=False, tag="exec"):
     """A program was started, or an attempt failed (then ``error`` is its errno)."""
 
-    ppid: int
-    parent_start_ns: int
-    uid: int
-    login_uid: int
+    ppid: Pid
+    parent_start_ns: Ns
+    uid: U32
+    login_uid: U32
     """Audit login uid; 4294967295 when unset."""
-    cgroup_id: int
-    comm: str
-    filename: str
+    cgroup_id: I63
+    comm: Name
+    filename: Path
     """The path given to execve, from the kernel's copy; for a script, the script."""
-    exe: str
+    exe: Path
     """Path of the file that runs, by dentry walk; for a script, its interpreter."""
     system_exe: bool
     """The file lies in a system directory, is root's and only root can write it: its name can be
     believed. Decided from the kernel's inode, not from the path alone."""
-    argv: tuple[str, ...]
+    argv: Arguments
     argv_cut: bool
     """True when arguments beyond 8 KiB or the 256th were left out."""
-    cwd: str
-    user: str
+    cwd: Path
+    user: Name
     """Name of ``uid`` on this host, or its digits."""
-    error: int
+    error: Errno
     """0 for success; otherwise the errno of the failed call (then exe and cwd are empty)."""
+    ancestry: Path = ""
+    """The lineage as people read it, ``init=>sshd=>bash=>curl``; set when the event leaves the
+    agent, for only there the process table is at hand."""
 
 
 class ExitEvent(Event, frozen=True, gc=False, tag="exit"):
     """The last thread of a process has gone."""
 
-    exit_code: int
+    exit_code: Byte
     """0 to 255; 0 when killed by a signal."""
-    signal: int
+    signal: Byte
     """The signal that ended it, or 0."""
 
 
 class OpenEvent(Event, frozen=True, gc=False, tag="open"):
     """A file was opened, or an attempt failed."""
 
-    uid: int
-    comm: str
-    filename: str
+    uid: U32
+    comm: Name
+    filename: Path
     """Absolute path of the file the kernel opened when ``resolved``; else the caller's text."""
     resolved: bool
-    flags: int
+    flags: U32
     """The flags of open(2); ``flags & 3`` is the access mode."""
-    error: int
-    origin: str = ""
+    error: Errno
+    origin: Path = ""
     """Where a listed name lies in its own filesystem, when a mount of a part of that filesystem
     (a bind mount, a subvolume) shows it somewhere else; else empty."""
 
@@ -112,17 +131,19 @@ class OpenEvent(Event, frozen=True, gc=False, tag="open"):
 class ConnectEvent(Event, frozen=True, gc=False, tag="connect"):
     """A socket was connected, or an attempt failed (EINPROGRESS is not a failure)."""
 
-    uid: int
-    user: str
-    comm: str
-    af: int
+    uid: U32
+    user: Name
+    comm: Name
+    af: Family
     """Address family: 1 unix, 2 IPv4, 10 IPv6."""
-    dest_ip: str
+    dest_ip: Annotated[str, Meta(max_length=64)]
     """Canonical text of the address; empty for a unix socket."""
-    dest_port: int
-    path: str
+    dest_port: Port
+    path: Path
     """Path of a unix socket (an abstract name begins with @); empty otherwise."""
-    error: int
+    error: Errno
+    ancestry: Path = ""
+    """As in `ExecEvent`."""
 
 
 AnyEvent: TypeAlias = SeedEvent | ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent

@@ -189,7 +189,7 @@ class Host:
             pid = self._next_pid
         return (pid, self.now_ns // TICK_NS * TICK_NS)
 
-    def _stamp(self, identity: Identity) -> dict[str, int]:
+    def _stamp(self, identity: Identity) -> dict[str, Any]:
         self.now_ns += _EVENT_NS
         return {"time_ns": self.now_ns, "pid": identity[0], "start_ns": identity[1]}
 

@@ -1,0 +1,1 @@
+"""The backend: one package for each service; each runs alone or as part of the stack."""

@@ -1,0 +1,129 @@
+"""What every store does; `tests/services/store/test_conformance.py` holds each of them to it.
+
+Whatever is added is added once: a message that was stored before, under the same id, changes
+nothing. What one call adds becomes visible at once or not at all.
+
+StoreError
+├── StoreUnavailable: it cannot be reached now, is locked or full; try again later
+└── StoreRefused: it will never take this; the text says why
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from transport.messages import Alert, CanonicalBatch, CanonicalSingle, Counters, Gap, Invalid
+
+Telemetry: TypeAlias = CanonicalBatch | CanonicalSingle
+
+
+class StoreError(Exception):
+    """Something is wrong with the store; the text names it."""
+
+
+class StoreUnavailable(StoreError):  # noqa: N818 - it says what is so
+    """It cannot be reached now; nothing was stored, and the same call may succeed later."""
+
+
+class StoreRefused(StoreError):  # noqa: N818 - it says what happened
+    """It refuses what it was given; the same call will fail again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What one call stored."""
+
+    messages: int = 0
+    """Messages that were not there before."""
+    rows: int = 0
+    """Event rows of these."""
+    duplicates: int = 0
+    """Messages that were there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochFacts:
+    """What the store knows of one life of an agent, out of the batches received in a time range.
+
+    Events of version 1 have no epoch: they are gathered under ``epoch = ""``.
+    """
+
+    tenant_id: str
+    agent_id: str
+    epoch: str
+    first_received_unix_ms: int
+    last_received_unix_ms: int
+    batches: int
+    """Batches received, those without events included."""
+    first_seq: int
+    next_seq: int
+    """One more than the last sequence number."""
+    accepted: int
+    """Events ingest let through."""
+    stored: int
+    """Event rows written."""
+    rejected: Mapping[str, int]
+    """Events ingest took out of batches, by reason."""
+    missing: Sequence[tuple[int, int]]
+    """Runs of sequence numbers, first and last, between ``first_seq`` and ``next_seq`` of which no
+    batch came; in order, at most 1,000."""
+    counters: Counters
+    """The agent's counters with the last batch of the range."""
+    counters_before: Counters | None
+    """Those with the last batch before the range; None if there was none in this epoch."""
+    alerts_stored: int
+    gaps: Sequence[Gap] = ()
+    """What the agent reported, at most 1,000."""
+    evicted: Sequence[tuple[int, int, str]] = ()
+    """Runs of this epoch's sequence numbers that left the spool unsent: first, last, reason; as
+    any epoch of the agent reported them, each once."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFacts:
+    """All the store can say about a time range."""
+
+    epochs: Sequence[EpochFacts]
+    """By tenant, agent and first reception."""
+    invalid: Mapping[tuple[str, str], Mapping[str, int]] = field(default_factory=dict)
+    """Refused messages by (tenant, agent), then by reason."""
+    rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Event rows found in the tables by (tenant, agent); only if counting them was asked for."""
+
+
+class Store(Protocol):
+    """A place for telemetry and alerts. Every method may raise `StoreError`.
+
+    Cancelled, a call has stored all of what it was given or nothing; which of both is unknown.
+    """
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date under a lock; safe from several processes."""
+
+    async def close(self) -> None:
+        """Let go; safe to call twice."""
+
+    async def add_telemetry(self, messages: Sequence[Telemetry]) -> Added:
+        """Store canonical messages: event rows, and for each message its line of the ledger."""
+
+    async def add_alerts(self, alerts: Sequence[Alert]) -> Added:
+        """Store alerts, each with the status ``open``."""
+
+    async def add_invalid(self, refused: Sequence[Invalid]) -> Added:
+        """Store what was refused and why."""
+
+    async def retain(self, now_unix_ms: int) -> None:
+        """Remove what is older than the retention, prepare partitions for what is to come."""
+
+    async def ledger(
+        self,
+        *,
+        since_unix_ms: int,
+        until_unix_ms: int,
+        tenant_id: str | None = None,
+        agent_id: str | None = None,
+        count_rows: bool = False,
+    ) -> LedgerFacts:
+        """What was received from ``since`` (included) to ``until`` (excluded)."""
