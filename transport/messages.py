@@ -24,7 +24,8 @@ BATCH_MAX_BYTES = 512 * 1024
 """A batch is closed before its payload grows beyond this; brokers refuse 1 MiB by default."""
 
 Count = Annotated[int, Meta(ge=0, le=I63_MAX)]
-UnixMs = Annotated[int, Meta(ge=0, le=1 << 53)]
+UnixMs = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+"""Until the end of the year 9999, where calendars end."""
 Token = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^.*>\s\x00-\x1f\x7f]+$")]
 """One NATS subject token."""
 Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
@@ -107,14 +108,13 @@ class Counters(msgspec.Struct, frozen=True):
     """Gaps since the batch before."""
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class Batch(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema_version", tag=2):
     """``telemetry.raw.<tenant>.<agent_id>``: up to `EVENTS_MAX` events of one agent.
 
     ``events[i]`` has the sequence number ``first_seq + i``. A batch without events carries counters
     alone; its ``last_seq`` is ``first_seq - 1``.
     """
 
-    schema_version: Literal[2] = 2
     batch_id: BatchId
     agent_id: Token
     tenant_id: Token
@@ -135,7 +135,7 @@ class Rejected(msgspec.Struct, frozen=True):
     reason: Short
 
 
-class CanonicalBatch(Batch, frozen=True, kw_only=True):
+class CanonicalBatch(Batch, frozen=True, kw_only=True, tag=2):
     """``telemetry.accepted.<tenant>.<agent_id>``: a batch that ingest vouches for.
 
     Its events are those of the batch in their order, without the rejected ones.
@@ -195,10 +195,9 @@ class HeartbeatV1(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"
 EventV1: TypeAlias = ExecV1 | OpenV1 | ConnectV1 | ExitV1 | HeartbeatV1
 
 
-class Single(msgspec.Struct, frozen=True, kw_only=True):
+class Single(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema_version", tag=1):
     """``telemetry.raw.<tenant>.<agent_id>``, version 1: one event."""
 
-    schema_version: Literal[1] = 1
     event_id: Annotated[str, Meta(min_length=1, max_length=128)]
     agent_id: Token
     tenant_id: Token
@@ -207,7 +206,7 @@ class Single(msgspec.Struct, frozen=True, kw_only=True):
     event: EventV1
 
 
-class CanonicalSingle(Single, frozen=True, kw_only=True):
+class CanonicalSingle(Single, frozen=True, kw_only=True, tag=1):
     """``telemetry.accepted.<tenant>.<agent_id>``, version 1."""
 
     received_at_unix_ms: UnixMs
