@@ -7,8 +7,8 @@ import contextlib
 import sys
 from pathlib import Path
 
-from actors import config
-from actors.agent import checks, endpoint, logs, stdio
+from actors import config, logs, stdio
+from actors.agent import checks, endpoint
 from actors.agent.exits import ExitCode, StartError
 from actors.agent.settings import Settings
 from actors.runtime import TopologyError, render

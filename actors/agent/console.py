@@ -16,8 +16,8 @@ import trio
 
 from actors.agent import render
 from actors.agent.messages import Activity, AlertBatch, ResponseBatch, Status
-from actors.agent.stdio import PIPE_CHUNK_BYTES
 from actors.runtime import Actor
+from actors.stdio import PIPE_CHUNK_BYTES
 
 T = TypeVar("T")
 Output = Literal["json", "pretty", "none"]

@@ -13,7 +13,8 @@ from typing import BinaryIO
 import structlog
 import trio
 
-from actors.agent import privileges, stdio
+from actors import stdio
+from actors.agent import privileges
 from actors.agent.console import Output, Stream
 from actors.agent.enrich import Enricher, Users, host_devices
 from actors.agent.exits import ExitCode, StartError, start_error

@@ -10,7 +10,7 @@ import structlog.testing
 import trio
 import trio.testing
 
-from actors.agent import stdio
+from actors import stdio
 from actors.agent.console import AlertConsole, EventConsole, Output, Stream, Style
 from actors.agent.messages import Activity, AlertBatch, Response, ResponseBatch, Status
 from actors.runtime.testing import run_actor

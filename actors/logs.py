@@ -1,4 +1,4 @@
-"""The agent's own log: one JSON object per line on standard error, never waiting for its reader."""
+"""A program's own log: one JSON object per line on standard error, never waiting for its reader."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import structlog
 
-from actors.agent import stdio
+from actors import stdio
 
 
 class _Lines:
-    """Writes what the stream takes at once; a log must not stop the agent.
+    """Writes what the stream takes at once; a log must not stop the program.
 
     Args:
         descriptor: where to.

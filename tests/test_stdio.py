@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.agent import stdio
+from actors import stdio
 from tests.agent.cast import ROOT, full_pipe
 
 FILL = b"x" * 100 + b"\n"
@@ -88,7 +88,7 @@ def test_a_pipe_that_may_not_be_opened_again_keeps_its_descriptor(
 
 def test_a_closed_standard_descriptor_becomes_dev_null() -> None:
     code = (
-        "import os; from actors.agent import stdio; stdio.open_missing(); "
+        "import os; from actors import stdio; stdio.open_missing(); "
         "os.write(1, os.readlink('/proc/self/fd/2').encode())"
     )
     done = subprocess.run(

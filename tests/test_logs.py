@@ -4,7 +4,7 @@ import os
 import pytest
 import structlog
 
-from actors.agent import logs
+from actors import logs
 from tests.agent.cast import empty, full_pipe
 
 
