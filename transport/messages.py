@@ -20,6 +20,8 @@ from actors.detection.events import ConnectEvent, ExecEvent, ExitEvent, ForkEven
 I63_MAX = (1 << 63) - 1
 EVENTS_MAX = 500
 """Events of one batch at most."""
+LIST_MAX = 1024
+"""Evictions, or gaps, that one batch tells of at most."""
 BATCH_MAX_BYTES = 512 * 1024
 """A batch is closed before its payload grows beyond this; brokers refuse 1 MiB by default."""
 
@@ -37,6 +39,9 @@ Short = Annotated[str, Meta(max_length=1024)]
 
 Event: TypeAlias = ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent
 """What a batch holds; the tag is ``type``."""
+
+EventType: TypeAlias = Literal["fork", "exec", "exit", "open", "connect"]
+EVENT_TYPES: tuple[EventType, ...] = ("fork", "exec", "exit", "open", "connect")
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -102,9 +107,9 @@ class Counters(msgspec.Struct, frozen=True):
     """Alerts raised."""
     alerts_dropped: Count = 0
     """Alerts lost inside the agent, or evicted from the spool."""
-    evicted: Annotated[list[Evicted], Meta(max_length=1024)] = []
+    evicted: Annotated[list[Evicted], Meta(max_length=LIST_MAX)] = []
     """Evictions nobody has been told of yet, perhaps told again."""
-    gaps: Annotated[list[Gap], Meta(max_length=1024)] = []
+    gaps: Annotated[list[Gap], Meta(max_length=LIST_MAX)] = []
     """Gaps since the batch before."""
 
 

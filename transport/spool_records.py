@@ -51,6 +51,8 @@ class Marks(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str
     next_batch: int
     """Number of the next batch of this epoch."""
+    at_unix_ms: int = 0
+    """When it stood there."""
 
 
 class Opened(msgspec.Struct, frozen=True):

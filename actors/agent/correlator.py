@@ -6,6 +6,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
+import msgspec
 import trio
 
 from actors.agent.messages import (
@@ -14,8 +15,9 @@ from actors.agent.messages import (
     EventBatch,
     EventLog,
     StatisticsRequest,
+    Telemetry,
 )
-from actors.agent.sensor import Sensor
+from actors.agent.sensor import RING_NAMES, Sensor
 from actors.detection.alerts import Alert
 from actors.detection.engine import Engine
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
@@ -37,17 +39,25 @@ class Correlator(Actor):
         filters: the engine's settings.
         record: tell the events to a recorder too.
         show: tell executions and connections to a console.
+        publish: tell everything to a publisher.
     """
 
     accepts = (EventBatch, StatisticsRequest)
-    emits = (AlertBatch, Activity, EventLog)
+    emits = (AlertBatch, Activity, EventLog, Telemetry)
 
     def __init__(
-        self, *, sensor: Sensor, filters: FilterSettings, record: bool, show: bool
+        self,
+        *,
+        sensor: Sensor,
+        filters: FilterSettings,
+        record: bool,
+        show: bool,
+        publish: bool = False,
     ) -> None:
         self._sensor = sensor
         self._record = record
         self._show = show
+        self._publish = publish
         self._engine = Engine(filters)
         self._ignored = NameList(filters.ignored_comms) if filters.ignored_comms else None
         self._parts: list[EventBatch] = []
@@ -87,7 +97,9 @@ class Correlator(Actor):
         alerts, entries = self._detect(events)
         if alerts:
             await self.context.tell(AlertBatch(alerts))
-        if entries:
+        if self._publish:
+            await self.context.tell(self._telemetry(events, alerts, entries, parts))
+        if self._show and entries:
             await self.context.tell(Activity(entries))
         if self._record:
             await self.context.tell(EventLog(events))
@@ -97,7 +109,8 @@ class Correlator(Actor):
     ) -> tuple[list[Alert], list[tuple[ExecEvent | ConnectEvent, str]]]:
         """Alerts, and the events to show with their ancestry as it was at that event."""
         engine = self._engine
-        if not self._show and self._ignored is None:
+        tells = self._show or self._publish
+        if not tells and self._ignored is None:
             return engine.process_batch(events), []
         alerts: list[Alert] = []
         entries = []
@@ -107,12 +120,31 @@ class Correlator(Actor):
                 continue
             alerts += engine.process_batch(events[begin : index + 1])
             begin = index + 1
-            if self._show:
+            if tells:
                 entries.append((event, engine.table.ancestry(event.identity)))
             if self._ignored is not None and type(event) is ExecEvent:
                 self._ignore(event, self._ignored)
         alerts += engine.process_batch(events[begin:])
         return alerts, entries
+
+    def _telemetry(
+        self,
+        events: list[AnyEvent],
+        alerts: list[Alert],
+        entries: list[tuple[ExecEvent | ConnectEvent, str]],
+        parts: list[EventBatch],
+    ) -> Telemetry:
+        """The sweep as it leaves the agent: executions and connections know their lineage."""
+        lineages = iter(entries)
+        named = [
+            msgspec.structs.replace(event, ancestry=next(lineages)[1])
+            if type(event) is ExecEvent or type(event) is ConnectEvent
+            else event
+            for event in events
+        ]
+        positions = {RING_NAMES[part.ring]: part.position for part in parts}
+        read = max(part.read for part in parts)
+        return Telemetry(named, alerts, positions, read)
 
     def _ignore(self, event: ExecEvent, ignored: NameList) -> None:
         process = self._engine.table.get(event.identity)

@@ -29,7 +29,7 @@ DEFAULT_TOPOLOGY: dict[str, Any] = {
             "conn_reader": _reader("CONN_EVENTS"),
             "correlator": {
                 "kind": "correlator",
-                "to": ["responder", "alert_console", "event_console", "recorder"],
+                "to": ["responder", "alert_console", "publisher", "event_console", "recorder"],
                 "mailbox": {"capacity": 64, "overflow": "block"},
             },
             "responder": {
@@ -39,8 +39,12 @@ DEFAULT_TOPOLOGY: dict[str, Any] = {
             },
             "heartbeat": {
                 "kind": "heartbeat",
-                "to": ["correlator", "alert_console"],
+                "to": ["correlator", "alert_console", "publisher"],
                 "restart": "transient",
+            },
+            "publisher": {
+                "kind": "publisher",
+                "mailbox": {"capacity": 256, "overflow": "drop_newest"},
             },
             "recorder": {
                 "kind": "recorder",

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from actors.agent.console import AlertConsole, EventConsole, Output, Stream, Style
 from actors.agent.correlator import Correlator
 from actors.agent.heartbeat import Heartbeat
+from actors.agent.publisher import Publisher, Publishing
 from actors.agent.readers import ReaderOptions, RingClock, RingReader
 from actors.agent.recording import Recorder
 from actors.agent.responder import Responder
@@ -30,6 +31,7 @@ class Resources:
     recording: BinaryIO | None
     spared: Collection[int]
     """Pids the responder never touches."""
+    publishing: Publishing | None = None
 
 
 def agent_kinds(resources: Resources) -> dict[str, Kind]:
@@ -46,7 +48,9 @@ def agent_kinds(resources: Resources) -> dict[str, Kind]:
             filters=settings.filters,
             record=resources.recording is not None,
             show=resources.output != "none",
+            publish=resources.publishing is not None,
         ),
+        "publisher": Kind.of(Publisher, sensor=sensor, publishing=resources.publishing),
         "responder": Kind.of(
             Responder, settings=settings.response, spared=resources.spared, live=sensor.live
         ),

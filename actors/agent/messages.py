@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,10 @@ class EventBatch:
     expected: int
     """How many batches this sweep has."""
     events: Sequence[AnyEvent]
+    position: int = 0
+    """How far its ring has been read with them."""
+    read: int = 0
+    """Events read from all rings by then."""
 
     def __len__(self) -> int:
         return len(self.events)
@@ -31,6 +35,22 @@ class EventLog:
     """One sweep's events in the order in which detection took them (correlator to recorder)."""
 
     events: Sequence[AnyEvent]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """One sweep for the publisher: what was seen, and how far the rings have been read with it."""
+
+    events: Sequence[AnyEvent]
+    """In the order in which detection took them; executions and connections with their ancestry."""
+    alerts: Sequence[Alert]
+    positions: Mapping[str, int]
+    """Read positions of the rings that took part."""
+    read: int
+    """Events read from all rings since the start, these included."""
 
     def __len__(self) -> int:
         return len(self.events)

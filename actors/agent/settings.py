@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.agent.default_topology import DEFAULT_TOPOLOGY
 from actors.detection.settings import FilterSettings, Names
+from transport.messages import EVENT_TYPES, EventType
+from transport.settings import BrokerSettings
 
 Token = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^.*>\s\x00-\x1f\x7f]+$")]
 """One NATS subject token: no ``.``, ``*``, ``>``, space or control character."""
@@ -46,6 +49,34 @@ class AgentSettings(BaseModel):
     )
 
 
+class PublishSettings(BaseModel):
+    """``[publish]``: what goes to the broker, and what is kept until it has it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = Field(default=True, description="Publish to the broker.")
+    events: tuple[EventType, ...] = Field(
+        default=EVENT_TYPES, description="Types of events that are published."
+    )
+    alerts: bool = Field(default=True, description="Publish alerts.")
+    batch_ms: int = Field(
+        default=50, ge=1, le=10_000, description="A batch is closed after this long at the latest."
+    )
+    spool: Path = Field(
+        default=Path("/var/lib/lavender/spool"),
+        description="Folder of what the broker has not confirmed yet.",
+    )
+    spool_max_bytes: int = Field(
+        default=256 << 20,
+        ge=1 << 20,
+        le=1 << 40,
+        description="The spool's bound; above it the oldest telemetry goes first, alerts last.",
+    )
+    spool_max_age_secs: int = Field(
+        default=86_400, ge=1, le=31_536_000, description="What is older leaves the spool."
+    )
+
+
 class ResponseSettings(BaseModel):
     """``[response]``: what may be done about a process."""
 
@@ -69,6 +100,8 @@ class Settings(BaseModel):
     agent: AgentSettings = AgentSettings()
     filters: FilterSettings = FilterSettings()
     response: ResponseSettings = ResponseSettings()
+    publish: PublishSettings = PublishSettings()
+    broker: BrokerSettings = BrokerSettings()
     topology: dict[str, Any] = Field(
         default=DEFAULT_TOPOLOGY, description="Actors, mailboxes and edges; see actors/runtime."
     )

@@ -1,0 +1,65 @@
+"""Evidence: whether everything in the window before an alert was seen. Pure.
+
+Losses are noticed by comparing counters, so a gap reaches from one comparison to the next: it may
+be wider than the loss, never narrower.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from transport.messages import Evidence, Gap
+
+_GAPS_MAX = 64
+
+
+class EvidenceLog:
+    """The gaps of the recent past.
+
+    Args:
+        window_ms: how far back an alert looks.
+        watching_since_unix_ms: before this nobody watched; None where the probes had been running.
+    """
+
+    def __init__(self, *, window_ms: int, watching_since_unix_ms: int | None) -> None:
+        self._window_ms = window_ms
+        self._gaps: deque[Gap] = deque(maxlen=_GAPS_MAX)
+        self._lost: dict[str, int] | None = None
+        self._compared_ms = 0
+        if watching_since_unix_ms is not None:
+            self._gaps.append(Gap(0, watching_since_unix_ms, "not_watching"))
+
+    def compare(
+        self, probes: Mapping[str, Mapping[str, int]], *, dropped: int, now_unix_ms: int
+    ) -> list[Gap]:
+        """Take the counters of now; the gaps opened since the last time.
+
+        Args:
+            probes: each probe's counters, which only grow.
+            dropped: events lost inside the agent, likewise.
+            now_unix_ms: the time of the comparison.
+        """
+        lost = {name: counts["lost"] for name, counts in probes.items()} | {"agent": dropped}
+        before, self._lost = self._lost, lost
+        from_ms, self._compared_ms = self._compared_ms, now_unix_ms
+        if before is None:
+            return []
+        found = []
+        for name, count in lost.items():
+            missing = count - before.get(name, 0)
+            if missing > 0:
+                reason = "dropped_by_agent" if name == "agent" else f"lost_in_kernel_{name}"
+                found.append(Gap(from_ms, now_unix_ms, reason, missing))
+        self._gaps.extend(found)
+        return found
+
+    def at(self, time_unix_ms: int) -> Evidence:
+        """What is missing from the window that ends at a moment."""
+        begin_ms = time_unix_ms - self._window_ms
+        found = [
+            gap
+            for gap in self._gaps
+            if gap.to_unix_ms > begin_ms and gap.from_unix_ms <= time_unix_ms
+        ]
+        return found or "complete"

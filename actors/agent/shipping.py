@@ -1,0 +1,194 @@
+"""Shipping: the spool, and the way from it to the broker, beside the publisher's own work.
+
+The spool is used by one thread at a time; both sides take turns. Nothing is removed before the
+broker's ack. What was in flight when the connection broke is sent again, under the same id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import structlog
+import trio
+
+from transport.errors import TransportError
+from transport.messages import Evicted
+from transport.publishing import Outgoing, Receipt
+from transport.session import Session
+from transport.spool import Spool
+from transport.spool_errors import SpoolCorrupt, SpoolError
+from transport.spool_evictions import Loss
+from transport.spool_records import Item, Marks, NewItem, Statistics
+
+T = TypeVar("T")
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+_MESSAGES = 64
+_BYTES = 8 << 20
+_PUBLISH_WITHIN_SECS = 5.0
+_PAUSE_FIRST_SECS = 0.2
+_PAUSE_MAX_SECS = 10.0
+_REFUSED_PAUSE_SECS = 60.0
+_LOOK_AGAIN_SECS = 0.02
+
+
+def monotonic_ms() -> int:
+    """Milliseconds of a clock that nobody sets and that goes on through a restart of the agent."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+class Shipping:
+    """Keeps messages until the broker has them; oldest first, alerts before telemetry.
+
+    Args:
+        session: the broker; not yet connected.
+        open_spool: opens the spool, and sets aside one that is damaged.
+
+    Raises:
+        SpoolError: the spool cannot be opened.
+    """
+
+    def __init__(self, session: Session, open_spool: Callable[[], Spool]) -> None:
+        self._session = session
+        self._open_spool = open_spool
+        self._spool = open_spool()
+        self._turn = trio.Lock()
+        self._more = trio.Event()
+        self._in_flight: frozenset[int] = frozenset()
+        self._telling: dict[str, Sequence[Evicted]] = {}
+        self.opened = self._spool.opened
+        self.marks = self._spool.marks()
+        """Where the agent before this one stood."""
+        self.shipped = 0
+        """Messages the broker confirmed."""
+        self.damaged = 0
+        """Times the spool was found damaged and replaced."""
+
+    async def append(
+        self, items: Sequence[NewItem], marks: Marks, *, telling: Sequence[Evicted] = ()
+    ) -> list[Loss]:
+        """Spool messages in a thread, and wake the sender; what had to leave for them.
+
+        Args:
+            items: the messages.
+            marks: what goes with them.
+            telling: evictions that the last of them tells the backend of.
+
+        Raises:
+            SpoolError: nothing was written.
+        """
+        losses = await self._use(
+            lambda spool: spool.append(
+                items, marks, now_unix_ms=monotonic_ms(), keep=self._in_flight
+            )
+        )
+        if telling:
+            self._telling[items[-1].message_id] = telling
+        self._more.set()
+        return losses
+
+    def unreported(self) -> list[Evicted]:
+        """Evictions nobody has been told of."""
+        return self._spool.unreported()
+
+    async def statistics(self) -> Statistics:
+        """How full the spool is."""
+        return await self._use(lambda spool: spool.statistics(now_unix_ms=monotonic_ms()))
+
+    def publish_core(self, subject: str, payload: bytes) -> bool:
+        """Send without an ack; False if nobody is there."""
+        return self._session.publish_core(subject, payload)
+
+    async def connect(self) -> None:
+        """Stay connected for ever. Credentials that are refused do not stop an agent."""
+        while True:
+            try:
+                await self._session.run()
+            except TransportError as error:
+                log.error(  # noqa: TRY400 - the operator's to mend: no traceback
+                    "broker refuses this agent; the spool keeps everything", why=str(error)
+                )
+            await trio.sleep(_REFUSED_PAUSE_SECS)
+
+    async def emptied(self) -> None:
+        """Wait until nothing is left to send."""
+        while True:
+            waiting = await self.statistics()
+            if not waiting.batches and not waiting.alerts:
+                return
+            await trio.sleep(_LOOK_AGAIN_SECS)
+
+    async def close(self) -> None:
+        """Let go of the spool."""
+        async with self._turn:
+            await trio.to_thread.run_sync(self._spool.close)
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        pause_secs = _PAUSE_FIRST_SECS
+        complained = False
+        while True:
+            await self._session.wait_connected()
+            why = await self._send_some()
+            if not why:
+                pause_secs, complained = _PAUSE_FIRST_SECS, False
+                continue
+            if not complained and self._session.connected:
+                complained = True
+                log.warning("a batch was not taken; it is sent again", why=why)
+            await trio.sleep(pause_secs)
+            pause_secs = min(2 * pause_secs, _PAUSE_MAX_SECS)
+
+    async def _send_some(self) -> str:
+        """Send what is oldest, or wait for something; why it failed, empty if it did not."""
+        try:
+            items = await self._use(lambda spool: spool.oldest(_MESSAGES, limit_bytes=_BYTES))
+            if not items:
+                await self._more.wait()
+                self._more = trio.Event()
+                return ""
+            self._in_flight = frozenset(item.id for item in items)
+            receipts = await self._session.publish_all(
+                [Outgoing(item.subject, item.payload, item.message_id) for item in items],
+                within_secs=_PUBLISH_WITHIN_SECS,
+            )
+            await self._settle(items, receipts)
+        except SpoolError as error:
+            return str(error)
+        finally:
+            self._in_flight = frozenset()
+        return next((receipt.error for receipt in receipts if not receipt.stored), "")
+
+    async def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
+        done = [item for item, receipt in zip(items, receipts, strict=True) if receipt.stored]
+        told = [run for item in done for run in self._telling.pop(item.message_id, ())]
+
+        def settle(spool: Spool) -> None:
+            spool.remove([item.id for item in done])
+            if told:
+                spool.reported(told)
+
+        if done:
+            self.shipped += len(done)
+            await self._use(settle)
+
+    async def _use(self, work: Callable[[Spool], T]) -> T:
+        """Do something with the spool in a thread; a damaged one is replaced first, once."""
+        async with self._turn:
+            return await trio.to_thread.run_sync(self._worked, work)
+
+    def _worked(self, work: Callable[[Spool], T]) -> T:
+        try:
+            return work(self._spool)
+        except SpoolCorrupt as error:
+            self.damaged += 1
+            self._spool.close()
+            self._spool = self._open_spool()
+            log.error(  # noqa: TRY400 - said in full: no traceback
+                "spool was damaged; it is set aside and a new one begun",
+                why=str(error),
+                set_aside=str(self._spool.opened.path),
+            )
+            return work(self._spool)

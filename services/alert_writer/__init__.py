@@ -1,0 +1,1 @@
+"""The alert writer: alerts into the store."""

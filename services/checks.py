@@ -1,0 +1,68 @@
+"""``--check``: whether a service's broker and store can be used, as a table and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from actors.runtime import Topology
+from services.parts import Resources
+from services.store.interface import StoreError
+from transport import crossing
+from transport.credentials import without_secrets
+from transport.errors import TransportError
+
+_WITHIN_SECS = 5.0
+
+
+async def check(resources: Resources, topology: Topology) -> tuple[str, bool]:
+    """A table for people, and whether the service can run."""
+    rows = [("topology", True, f"{len(topology.children)} actors")]
+    async with crossing.open_loop():
+        rows.append(await _row("broker", lambda: _broker(resources)))
+        if resources.gate is not None:
+            rows.append(await _row("store", lambda: _store(resources)))
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"{'ok  ' if good else 'FAIL'}  {name:{width}}  {text}" for name, good, text in rows]
+    return "\n".join(lines) + "\n", all(good for _, good, _ in rows)
+
+
+async def _row(name: str, test: Callable[[], Awaitable[str]]) -> tuple[str, bool, str]:
+    try:
+        with trio.fail_after(_WITHIN_SECS):
+            return name, True, await test()
+    except (TransportError, StoreError) as error:
+        return name, False, str(error)
+    except trio.TooSlowError:
+        return name, False, f"no answer within {_WITHIN_SECS:g} s"
+
+
+async def _broker(resources: Resources) -> str:
+    session = resources.session
+    failure: list[TransportError] = []
+    async with trio.open_nursery() as nursery:
+
+        async def stay_connected() -> None:
+            try:
+                await session.run()
+            except TransportError as error:
+                failure.append(error)
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stay_connected)
+        await session.wait_connected()
+        nursery.cancel_scope.cancel()
+    if failure:
+        raise failure[0]
+    return f"connected to {without_secrets(resources.settings.broker.url)}"
+
+
+async def _store(resources: Resources) -> str:
+    store = resources.store().store
+    try:
+        await store.open()
+    finally:
+        with trio.move_on_after(1, shield=True):
+            await store.close()
+    return "opened, schema up to date"

@@ -1,0 +1,1 @@
+"""Ingest: what agents send is validated, stamped and republished as the canonical stream."""

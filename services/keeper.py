@@ -1,0 +1,68 @@
+"""The keeper: makes the broker have the streams and consumers, and keeps room in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from actors.runtime import Actor
+from transport import streams
+from transport.errors import Unreachable
+from transport.session import Session
+from transport.streams import Consumer
+
+_LOOK_SECS = 5.0
+_AGAIN_SECS = 0.5
+
+
+class Keeper(Actor):
+    """Source that ensures the streams at every look: a broker may come back empty.
+
+    Args:
+        session: the broker.
+        consumers: the durable consumers this process reads.
+        ready: set once they are there.
+        replicas: copies of each stream.
+
+    A stream that cannot be used as it is, `transport.errors.StreamMismatch`, ends it.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        consumers: Sequence[Consumer],
+        ready: trio.Event,
+        replicas: int,
+    ) -> None:
+        self._session = session
+        self._consumers = consumers
+        self._ready = ready
+        self._replicas = replicas
+
+    async def run(self) -> None:
+        """Look after the streams until told to stop."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_after)
+            await self.context.stopping.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _look_after(self) -> None:
+        complained = False
+        while True:
+            await self._session.wait_connected()
+            try:
+                await streams.ensure(
+                    self._session, consumers=self._consumers, replicas=self._replicas
+                )
+                self._ready.set()
+                await streams.make_room(self._session, streams.STREAMS)
+            except Unreachable as error:
+                if not complained:
+                    self.context.log.warning("streams cannot be looked after", why=str(error))
+                complained = True
+                await trio.sleep(_AGAIN_SECS)
+            else:
+                complained = False
+                await trio.sleep(_LOOK_SECS)

@@ -1,0 +1,106 @@
+"""``python -m services.ledger``: where every event of a time range has gone, agent by agent.
+
+Exit codes: 0 everything balances, 1 something does not, 2 configuration, 74 the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import trio
+
+from actors import config, stdio
+from services.ledger.balance import accounts
+from services.ledger.render import to_json, to_text
+from services.program import CONFIG_ERROR, STORE_ERROR, load_settings, say
+from services.settings import Settings
+from services.store import open_store
+from services.store.interface import LedgerFacts, StoreError
+from transport import crossing
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_FOREVER_MS = 253_402_300_799_999
+
+
+def moment(text: str, *, now_ms: int) -> int:
+    """Unix ms of ``15m`` (ago), or of an ISO 8601 time (UTC if it names no zone).
+
+    Raises:
+        ValueError: it is neither.
+    """
+    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if ago is not None:
+        return now_ms - int(ago[1]) * _UNITS[ago[2]] * 1000
+    parsed = datetime.fromisoformat(text)
+    aware = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
+    return int(aware.timestamp() * 1000)
+
+
+def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+    now_ms = time.time_ns() // 1_000_000
+
+    def when(text: str) -> int:
+        try:
+            return moment(text, now_ms=now_ms)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no time: 90m, 2d, 2026-01-31T10:00"
+            ) from (error)
+
+    parser = argparse.ArgumentParser(
+        prog="python -m services.ledger", description="Where every event has gone."
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="use this lavender.toml")
+    parser.add_argument("--since", type=when, default=0, metavar="TIME", help="90m, 2d, ISO time")
+    parser.add_argument("--until", type=when, default=_FOREVER_MS, metavar="TIME", help="same")
+    parser.add_argument("--tenant", help="only this tenant")
+    parser.add_argument("--agent", help="only this agent")
+    parser.add_argument("--count-rows", action="store_true", help="count the tables too (slow)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_args(words)
+
+
+async def _facts(settings: Settings, options: argparse.Namespace) -> LedgerFacts | StoreError:
+    # The error is returned, for what leaves the loop comes out in a group.
+    store = open_store(settings.store)
+    async with crossing.open_loop():
+        try:
+            await store.open()
+            return await store.ledger(
+                since_unix_ms=options.since,
+                until_unix_ms=options.until,
+                tenant_id=options.tenant,
+                agent_id=options.agent,
+                count_rows=options.count_rows,
+            )
+        except StoreError as error:
+            return error
+        finally:
+            with trio.move_on_after(2, shield=True):
+                await store.close()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the ledger; the exit code."""
+    options = _parse(words)
+    try:
+        facts = trio.run(_facts, load_settings(options.config), options)
+    except config.ConfigError as error:
+        say(str(error))
+        return CONFIG_ERROR
+    if isinstance(facts, StoreError):
+        say(str(facts))
+        return STORE_ERROR
+    found = accounts(facts)
+    stdio.write_all(1, to_json(found) if options.json else to_text(found))
+    return 0 if all(not each.problems for each in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""The program of a service: command line, configuration, checks, and the life of its topology.
+
+Exit codes: those of `actors.runtime.ExitReason`, and 2 for a configuration that cannot be used, 71
+for a broker that will not have us (credentials, version), 1 for a failed ``--check``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from actors import config, logs, stdio
+from actors.runtime import Outcome, Topology, TopologyError, load_topology, render, run_topology
+from actors.version import VERSION
+from services import checks
+from services.gate import Gate
+from services.metrics import Metrics
+from services.parts import COMMON_ACTORS, Part, Resources, common_kinds
+from services.settings import Settings
+from services.stack.broker import keep_running
+from services.store import open_store
+from services.store.interface import StoreError
+from transport import crossing
+from transport.errors import ServerError, TransportError
+from transport.server import EmbeddedServer
+from transport.session import Session
+
+CONFIG_ERROR = 2
+BROKER_ERROR = 71
+STORE_ERROR = 74
+_GOODBYE_SECS = 2.0
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """The options every service has."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m services.{name}", description=f"Lavender's {name.replace('_', ' ')}."
+    )
+    made.add_argument("--config", type=Path, metavar="FILE", help="use this lavender.toml")
+    mode = made.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="say whether it can run here")
+    mode.add_argument("--show-topology", action="store_true", help="print actors and edges")
+    made.add_argument("--version", action="version", version=f"Lavender {VERSION}")
+    return made
+
+
+def load_settings(chosen: Path | None) -> Settings:
+    """The configuration; says on standard error where there is none.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    program = Path(__file__).resolve().parent
+    try:
+        start = Path.cwd()
+    except OSError:  # it has been removed
+        start = program
+    settings, source = config.load(Settings, start=start, program=program, chosen=chosen)
+    if source.path is None:
+        say("warning: no lavender.toml found; using the built-in defaults")
+    return settings
+
+
+def main(part: Part, words: Sequence[str] | None = None) -> int:
+    """Run one service; the exit code."""
+    options = parser(part.name).parse_args(sys.argv[1:] if words is None else words)
+    stdio.open_missing()
+    logs.configure(pretty=False)
+    try:
+        settings = load_settings(options.config)
+        listen = getattr(settings, part.name).listen
+        return run(part.name, (part,), settings, listen=listen, options=options)
+    except config.ConfigError as error:
+        say(str(error))
+        return CONFIG_ERROR
+
+
+def run(  # noqa: PLR0913 - what one process is made of
+    name: str,
+    parts: Sequence[Part],
+    settings: Settings,
+    *,
+    listen: str,
+    options: Any,
+    server: EmbeddedServer | None = None,
+    announce: Callable[[], None] | None = None,
+) -> int:
+    """Do what the options ask for with these parts in one process; the exit code.
+
+    Args:
+        name: of the topology.
+        parts: the services.
+        settings: the configuration.
+        listen: where metrics are served.
+        options: of the command line.
+        server: a broker that lives with them.
+        announce: called once when all actors have started.
+
+    Raises:
+        ConfigError: the topology cannot be used.
+    """
+    needs_store = any(part.needs_store for part in parts)
+    resources = Resources(
+        settings=settings,
+        session=Session(settings.broker, name=name.replace("_", "-")),
+        gate=Gate(open_store(settings.store)) if needs_store else None,
+        metrics=Metrics(),
+        listen=listen,
+    )
+    topology = build_topology(name, parts, resources)
+    if options.show_topology:
+        stdio.write_all(1, render(topology))
+        return 0
+    if options.check:
+        table, good = trio.run(checks.check, resources, topology)
+        stdio.write_all(1, table)
+        return 0 if good else 1
+    return serve(resources, topology, server=server, announce=announce)
+
+
+def build_topology(name: str, parts: Sequence[Part], resources: Resources) -> Topology:
+    """The topology of the configuration, or the parts' own.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    kinds = common_kinds(resources, [each for part in parts for each in part.consumers])
+    actors: dict[str, Any] = dict(COMMON_ACTORS)
+    for part in parts:
+        kinds |= part.kinds(resources)
+        actors |= part.actors
+    tables = {name: {"actors": actors}} | resources.settings.topology
+    try:
+        return load_topology(tables, name=name, kinds=kinds)
+    except TopologyError as error:
+        raise config.ConfigError("\n".join(map(str, error.problems))) from error
+
+
+def serve(
+    resources: Resources,
+    topology: Topology,
+    *,
+    server: EmbeddedServer | None = None,
+    announce: Callable[[], None] | None = None,
+) -> int:
+    """Run until told to stop; the exit code."""
+    log = structlog.get_logger().bind(service=topology.name)
+    failures: list[Exception] = []
+    outcome = trio.run(_live, resources, topology, failures, server, announce)
+    for failure in failures:
+        say(str(failure))
+        return BROKER_ERROR
+    if outcome is None:
+        return BROKER_ERROR
+    if outcome.error is not None:
+        cause = outcome.error.__cause__ or outcome.error
+        if isinstance(cause, StoreError | TransportError):
+            say(str(cause))
+            return STORE_ERROR if isinstance(cause, StoreError) else BROKER_ERROR
+        log.error("stopped by an error", why=str(outcome.error), cause=repr(cause))
+    log.info("stopped", reason=outcome.reason.name.lower(), **_totals(resources))
+    return outcome.reason.value
+
+
+def _totals(resources: Resources) -> dict[str, Any]:
+    return {"broker": asdict(resources.session.statistics())}
+
+
+async def _live(
+    resources: Resources,
+    topology: Topology,
+    failures: list[Exception],
+    server: EmbeddedServer | None,
+    announce: Callable[[], None] | None,
+) -> Outcome | None:
+    """The topology beside its connection; None if the broker would not have us."""
+    session, metrics = resources.session, resources.metrics
+    metrics.add("broker", lambda: asdict(session.statistics()) | {"connected": session.connected})
+    metrics.check("broker", lambda: session.connected)
+    gate = resources.gate
+    if gate is not None:
+        metrics.check("store", lambda: gate.available)
+    outcome: Outcome | None = None
+    try:
+        async with crossing.open_loop(), trio.open_nursery() as nursery:
+
+            async def stay_connected() -> None:
+                try:
+                    await session.run()
+                except TransportError as error:
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+
+            if server is not None and await _started(server, failures):
+                nursery.start_soon(keep_running, server)
+            if not failures:
+                nursery.start_soon(stay_connected)
+                outcome = await run_topology(topology, ready=announce)
+                for claims in resources.claims:
+                    claims.give_back_all()
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.move_on_after(_GOODBYE_SECS, shield=True):
+            if gate is not None:
+                await gate.close()
+        if server is not None:
+            await server.stop()
+    return outcome
+
+
+async def _started(server: EmbeddedServer, failures: list[Exception]) -> bool:
+    try:
+        await server.start()
+    except ServerError as error:
+        failures.append(error)
+    return not failures
+
+
+def say(text: str) -> None:
+    """One message for the operator."""
+    with contextlib.suppress(OSError):
+        stdio.write_all(2, f"lavender: {text}\n")

@@ -1,0 +1,1 @@
+"""The stack: the whole backend on one machine in one process, broker and store included."""

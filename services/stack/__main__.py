@@ -1,0 +1,86 @@
+"""``python -m services.stack``: ingest, writers, broker and store in one process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors import config, logs, stdio
+from services import program
+from services.parts import PARTS
+from services.settings import Settings
+from transport.server import EmbeddedServer
+
+NAME = "stack"
+BUSY = 73
+"""EX_CANTCREAT: the folder cannot be used, or another stack has it."""
+
+
+def _with_folder(settings: Settings, data: Path, *, url: str) -> Settings:
+    """The settings with the store and the broker of this folder."""
+    store = settings.store.model_copy(update={"url": f"sqlite:{data / 'lavender.db'}"})
+    broker = settings.broker.model_copy(update={"url": url})
+    return settings.model_copy(update={"store": store, "broker": broker})
+
+
+def _take_folder(data: Path) -> None:
+    """Make the folder and hold its lock until this process ends.
+
+    Raises:
+        OSError: it cannot be made, or another stack has it.
+    """
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(data / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the stack; the exit code."""
+    parser = program.parser(NAME)
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="where everything is kept")
+    options = parser.parse_args(sys.argv[1:] if words is None else words)
+    stdio.open_missing()
+    logs.configure(pretty=False)
+    try:
+        settings = program.load_settings(options.config)
+        stack = settings.stack
+        data = (options.data or stack.data).absolute()
+        looks_only = options.check or options.show_topology
+        if not looks_only:
+            _take_folder(data)
+        server = EmbeddedServer(data / "nats", host=stack.broker_host, port=stack.broker_port)
+        settings = _with_folder(settings, data, url=server.url)
+
+        def announce() -> None:
+            listen = f"\n  metrics  http://{stack.listen}/metrics" if stack.listen else ""
+            stdio.write_all(
+                2,
+                f"Lavender's backend is running. Ctrl+C to stop\n  broker   {server.url}\n"
+                f"  store    {settings.store.sqlite_path}{listen}\n",
+            )
+
+        return program.run(
+            NAME,
+            PARTS,
+            settings,
+            listen=stack.listen,
+            options=options,
+            server=None if looks_only else server,
+            announce=announce,
+        )
+    except config.ConfigError as error:
+        program.say(str(error))
+        return program.CONFIG_ERROR
+    except OSError as error:
+        program.say(
+            f"{data}: {error.strerror}; is another stack using it? "
+            "Stop that one, or name another folder with --data"
+        )
+        return BUSY
+
+
+if __name__ == "__main__":
+    sys.exit(main())

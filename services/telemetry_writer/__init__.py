@@ -1,0 +1,1 @@
+"""The telemetry writer: canonical events, and what ingest refused, into the store."""
