@@ -29,13 +29,13 @@ WAL_BYTES = 4 * 1024 * 1024
 MARKS = "marks"
 EVICTIONS = "evictions"
 
-_SCHEMA = """
-CREATE TABLE item (
-    id INTEGER PRIMARY KEY, message_id TEXT, subject TEXT, epoch TEXT, first_seq INTEGER,
-    events INTEGER, created_unix_ms INTEGER, crc INTEGER, payload BLOB
-);
-CREATE TABLE state (name TEXT PRIMARY KEY, value BLOB, crc INTEGER) WITHOUT ROWID;
-"""
+_SCHEMA = (
+    (
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, message_id TEXT, subject TEXT, epoch TEXT,"
+        " first_seq INTEGER, events INTEGER, created_unix_ms INTEGER, crc INTEGER, payload BLOB)"
+    ),
+    "CREATE TABLE state (name TEXT PRIMARY KEY, value BLOB, crc INTEGER) WITHOUT ROWID",
+)
 _T = TypeVar("_T")
 _decode_marks = msgspec.json.Decoder(Marks).decode
 _decode_log = msgspec.json.Decoder(EvictionLog).decode
@@ -115,20 +115,29 @@ def pragma(connection: sqlite3.Connection, name: str) -> int | str:
 
 def _inspect(connection: sqlite3.Connection) -> tuple[str, Marks | None, EvictionLog]:
     """What is wrong with the file, if anything, and as much of its state as can be read."""
+    problem, marks, log = "", None, EvictionLog()
     try:
         problem = _problem_of(connection)
     except sqlite3.Error as error:
-        # SQLITE_ERROR: a table or a column that ought to be there is not.
-        if not is_damage(error) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-            raise
-        problem = str(error)
-    marks, log = None, EvictionLog()
+        problem = _damage(error)
     try:
         marks = _read_state(connection, MARKS, _decode_marks)
+        if marks is None and _has_items(connection):
+            problem = problem or "it has items, but no marks"
         log = _read_state(connection, EVICTIONS, _decode_log) or log
-    except (sqlite3.Error, ValueError, msgspec.MsgspecError) as error:
+    except sqlite3.Error as error:
+        problem = problem or _damage(error)
+    except (ValueError, msgspec.MsgspecError) as error:
         problem = problem or f"its state cannot be read: {error}"
     return problem, marks, log
+
+
+def _damage(error: sqlite3.Error) -> str:
+    """What an error says of the file; raised again if it is about something else."""
+    # SQLITE_ERROR: a file format from the future, so a flipped bit in the header.
+    if is_damage(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+        return str(error)
+    raise error
 
 
 def _problem_of(connection: sqlite3.Connection) -> str:
@@ -157,11 +166,19 @@ def _problem_of(connection: sqlite3.Connection) -> str:
         return "it cannot keep a write-ahead log"
     if fresh:
         connection.executescript(
-            f"BEGIN;{_SCHEMA}PRAGMA application_id={APPLICATION_ID};"
+            f"BEGIN;{';'.join(_SCHEMA)};PRAGMA application_id={APPLICATION_ID};"
             f"PRAGMA user_version={SCHEMA_VERSION};COMMIT"
         )
+    with closing(connection.execute("SELECT sql FROM sqlite_master ORDER BY name")) as rows:
+        if tuple(sql for (sql,) in rows if sql) != _SCHEMA:
+            return "its tables are not those of a spool"
     verdict = str(pragma(connection, "quick_check(1)"))
     return "" if verdict == "ok" else verdict
+
+
+def _has_items(connection: sqlite3.Connection) -> bool:
+    with closing(connection.execute("SELECT 1 FROM item LIMIT 1")) as rows:
+        return rows.fetchone() is not None
 
 
 def _read_state(
