@@ -14,7 +14,7 @@ number here that nobody vouches for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -169,12 +169,33 @@ def _add_arrivals(account: Account, epoch: EpochFacts) -> Counter[str]:
     begin = epoch.counters_before.spooled if epoch.counters_before is not None else 0
     # What was evicted behind the last batch that came was spooled too.
     end = max([epoch.next_seq, *(last + 1 for _, last, _ in epoch.evicted)])
-    account.spooled += max(0, end - epoch.next_seq)
-    account.read += max(0, end - epoch.next_seq)
+    account.spooled += end - epoch.next_seq
+    account.read += end - epoch.next_seq
+    holes = [*epoch.missing, (epoch.next_seq, end - 1)]
+    if epoch.batches:
+        holes.append((begin, epoch.first_seq - 1))
+    missing = sum(last - first + 1 for first, last in holes if last >= first)
+    missing += epoch.missing_events - sum(last - first + 1 for first, last in epoch.missing)
+    # Runs say where events were given up, and may reach over some that had been sent.
     evicted: Counter[str] = Counter()
     for first, last, reason in epoch.evicted:
-        evicted[reason] += max(0, min(last + 1, end) - max(first, begin))
-    head = max(0, epoch.first_seq - begin) if epoch.batches else 0
+        count, holes = _taken_out(holes, first, last)
+        evicted[reason] += count
     account.outside += epoch.outside_events
-    account.missing += head + epoch.missing_events + end - epoch.next_seq - evicted.total()
+    account.missing += missing - evicted.total()
     return +evicted
+
+
+def _taken_out(
+    holes: Iterable[tuple[int, int]], first: int, last: int
+) -> tuple[int, list[tuple[int, int]]]:
+    """How many numbers from ``first`` to ``last`` lie in the holes, and the holes without them."""
+    count, left = 0, []
+    for begin, end in holes:
+        low, high = max(begin, first), min(end, last)
+        if low > high:
+            left.append((begin, end))
+            continue
+        count += high - low + 1
+        left += [each for each in ((begin, low - 1), (high + 1, end)) if each[0] <= each[1]]
+    return count, left

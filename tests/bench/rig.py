@@ -102,7 +102,12 @@ class Agent:
 def agent(rig: Rig, *words: str, output: str = "json", **overrides: str) -> Iterator[Agent]:
     """The agent with the shipped configuration, its output thrown away by the kernel."""
     errors = rig.folder / "stderr"
-    environment = {**os.environ, "LAVENDER_CONFIG": str(ROOT / "lavender.toml"), **overrides}
+    environment = {
+        **os.environ,
+        "LAVENDER_CONFIG": str(ROOT / "lavender.toml"),
+        "LAVENDER_PUBLISH__ENABLED": "false",
+        **overrides,
+    }
     process, seconds = _start(["--output", output, *words], environment, errors)
     try:
         yield Agent(process, errors, seconds)

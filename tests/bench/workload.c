@@ -3,6 +3,7 @@
  *   opens SECONDS PATH           open and close PATH as fast as it can: opens per second
  *   execs SECONDS RATE PROGRAM   run PROGRAM: count, CPU microseconds of it and its children
  *   mixed SECONDS RATE PROGRAM PATH   execs, opens, connects alike, RATE of all together: same
+ *   paced SECONDS RATE PATH      open and close PATH at a RATE: same
  *   churn COUNT PROGRAM          run PROGRAM COUNT times as fast as it can
  *   victim PATH                  open PATH, then wait to be killed
  *   nothing                      exit at once
@@ -87,6 +88,15 @@ int main(int argc, char **argv) {
         connect_once();
     }
     report(count, cpu_of(RUSAGE_SELF) + cpu_of(RUSAGE_CHILDREN));
+  } else if (!strcmp(what, "paced")) {
+    double begin = now(), seconds = atof(argv[2]), rate = atof(argv[3]);
+    long count = 0, planned = (long)(seconds * rate);
+    for (; count < planned; count++) {
+      if (count % 10 == 0)
+        sleep_until(begin + count / rate);
+      open_once(argv[4]);
+    }
+    report(count, cpu_of(RUSAGE_SELF));
   } else if (!strcmp(what, "churn")) {
     for (long left = atol(argv[2]); left > 0; left--)
       run_once(argv[3]);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -246,6 +247,13 @@ class Backend:
         for each in reversed(self.all()):
             if each.running.poll() is None:
                 each.kill()
+
+
+def tool(*words: object) -> None:
+    """Run a system program that must succeed."""
+    path = shutil.which(str(words[0]))
+    assert path is not None, f"{words[0]} is not installed"
+    subprocess.run([path, *map(str, words[1:])], check=True, capture_output=True)
 
 
 @contextmanager

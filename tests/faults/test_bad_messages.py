@@ -1,4 +1,4 @@
-"""Messages that no agent of ours sends: each is refused with its reason, and costs nobody else anything."""
+"""Messages that no agent of ours sends: refused one by one with a reason, at nobody else's cost."""
 
 from __future__ import annotations
 

@@ -1,15 +1,14 @@
-"""What is full, slow, repeated or set wrong: counted where it cannot be kept, stored once where it can."""
+"""What is full, slow or set wrong: counted where it cannot be kept, stored once where it can."""
 
 from __future__ import annotations
 
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.backend import TABLES, Backend, backend
+from tests.faults.backend import TABLES, Backend, backend, tool
 
 
 def stored(running: Backend, agent: str = "web-1") -> int:
@@ -82,11 +81,11 @@ def small_disk(folder: Path, *, megabytes: int) -> Iterator[Path]:
     """A file system of its own that is soon full."""
     folder.mkdir()
     size = f"size={megabytes}m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=True)
+    tool("mount", "-t", "tmpfs", "-o", size, "tmpfs", folder)
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+        tool("umount", "-l", folder)
 
 
 def test_a_broker_out_of_disk_loses_nothing(tmp_path: Path) -> None:
@@ -99,8 +98,7 @@ def test_a_broker_out_of_disk_loses_nothing(tmp_path: Path) -> None:
         emitter.start()
         time.sleep(12)
         assert emitter.running.poll() is None, "the disk was never full"
-        grow = ["mount", "-o", "remount,size=200m", str(disk)]
-        subprocess.run(grow, check=True)
+        tool("mount", "-o", "remount,size=200m", disk)
         running.broker.kill()  # it gives JetStream up when its disk is full
         running.broker.start()
         assert emitter.finish()["left"] == 0

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.backend import backend
-from transport.streams import _DUPLICATES_SECS
+from tests.faults.backend import backend, tool
+from transport.streams import DUPLICATES_SECS
 
 HOST, GUEST = "10.213.7.1", "10.213.7.2"
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+    tool("ip", *words)
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def test_a_cut_longer_than_the_duplicate_window_loses_and_repeats_nothing(tmp_pa
         running.wait_for(running.numbers)
         # In both directions at once: some batches are stored whose acks never come back.
         ip("link", "set", device, "down")
-        time.sleep(_DUPLICATES_SECS + 10)
+        time.sleep(DUPLICATES_SECS + 10)
         ip("link", "set", device, "up")
         assert emitter.finish(within_secs=300)["left"] == 0
         running.settle(total)

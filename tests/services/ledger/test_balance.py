@@ -86,6 +86,25 @@ def test_evicted_events_are_accounted_for() -> None:
     assert (found.missing, found.spooled, found.problems) == (0, 1100, [])
 
 
+def test_runs_told_again_as_they_grew_count_once() -> None:
+    runs = [(0, 49, "bytes"), (0, 79, "bytes"), (0, 99, "bytes"), (90, 120, "age")]
+    found = account(facts(first_seq=100, accepted=900, stored=900, evicted=runs))
+    assert (found.evicted, found.missing, found.problems) == ({"bytes": 100}, 0, [])
+
+
+def test_a_run_that_reaches_over_events_that_came_takes_only_what_is_missing() -> None:
+    found = account(
+        facts(
+            missing=[(10, 19), (500, 509)],
+            missing_events=20,
+            accepted=980,
+            stored=980,
+            evicted=[(0, 999, "corrupt")],
+        )
+    )
+    assert (found.evicted, found.missing) == ({"corrupt": 20}, 0)
+
+
 def test_rejected_events_are_accounted_for() -> None:
     found = account(facts(rejected={"bad pid": 3}, accepted=997, stored=997))
     assert (found.rejected, found.problems) == ({"bad pid": 3}, [])
