@@ -6,6 +6,7 @@ broker's ack. What was in flight when the connection broke is sent again, under 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -31,6 +32,7 @@ _PUBLISH_WITHIN_SECS = 5.0
 _PAUSE_FIRST_SECS = 0.2
 _PAUSE_MAX_SECS = 10.0
 _REFUSED_PAUSE_SECS = 60.0
+_PUT_OFF_SECS = 10.0
 _LOOK_AGAIN_SECS = 0.02
 
 
@@ -57,6 +59,8 @@ class Shipping:
         self._turn = trio.Lock()
         self._more = trio.Event()
         self._in_flight: frozenset[int] = frozenset()
+        self._put_off: dict[int, float] = {}
+        """Ids that are not tried before a moment."""
         self._telling: dict[str, Sequence[Evicted]] = {}
         self.opened = self._spool.opened
         self.marks = self._spool.marks()
@@ -143,10 +147,15 @@ class Shipping:
 
     async def _send_some(self) -> str:
         """Send what is oldest, or wait for something; why it failed, empty if it did not."""
+        now_secs = trio.current_time()
+        self._put_off = {each: due for each, due in self._put_off.items() if due > now_secs}
         try:
-            items = await self._use(lambda spool: spool.oldest(_MESSAGES, limit_bytes=_BYTES))
+            items = await self._use(
+                lambda spool: spool.oldest(_MESSAGES, limit_bytes=_BYTES, skip=self._put_off)
+            )
             if not items:
-                await self._more.wait()
+                with trio.move_on_after(_PUT_OFF_SECS if self._put_off else math.inf):
+                    await self._more.wait()
                 self._more = trio.Event()
                 return ""
             self._in_flight = frozenset(item.id for item in items)
@@ -159,7 +168,23 @@ class Shipping:
             return str(error)
         finally:
             self._in_flight = frozenset()
-        return next((receipt.error for receipt in receipts if not receipt.stored), "")
+        return self._failure(items, receipts)
+
+    def _failure(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> str:
+        """Why nothing was taken; what failed among others that were taken is only put off."""
+        failed = [
+            (item, receipt)
+            for item, receipt in zip(items, receipts, strict=True)
+            if not receipt.stored
+        ]
+        if not failed or len(failed) == len(items):
+            return failed[0][1].error if failed else ""
+        # One that is too large for the broker, say, must not hold up all that come after it.
+        due = trio.current_time() + _PUT_OFF_SECS
+        for item, receipt in failed:
+            self._put_off[item.id] = due
+            log.warning("a message was not taken; it waits", id=item.message_id, why=receipt.error)
+        return ""
 
     async def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
         done = [item for item, receipt in zip(items, receipts, strict=True) if receipt.stored]
