@@ -10,11 +10,12 @@ import os
 import socket
 import struct
 import subprocess
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bpf import errors
+from bpf import errors, pins
 from bpf.errors import BpfError, LoadError, MissingBcc
 from bpf.records import RINGS
 from bpf.ring import Ring
@@ -36,22 +37,60 @@ _RECEIVE_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 @dataclass(frozen=True)
+class Order:
+    """What the agent asks of the loader."""
+
+    agent_id: str
+    version: str
+    """Pins of another version are not taken up."""
+    owner: tuple[int, int]
+    """User and group that the agent will have when it removes the pins."""
+
+
+@dataclass(frozen=True)
 class Attached:
-    """Descriptors of the loaded probes; while they are open, the probes run."""
+    """Descriptors of the loaded probes; while they or their pins are there, the probes run."""
 
     descriptors: dict[str, int]
-    """By map name, or ``link:<tracepoint>``."""
+    """By the names of `bpf.source.HELD`."""
     cpus: int
     """Possible CPUs, which the counters are laid out for."""
+    load_id: str = "0" * 16
+    """One life of the probes, from loading to detaching, through crashes of the agent."""
+    gap: str | None = None
+    """Why nothing watched before, in a few fixed words (`bpf.errors.PinsError`, ``no bpffs``);
+    None where the probes of an earlier agent, which went on watching, were taken over."""
+    detail: str = ""
+    """More about that, for people."""
+    folder: int | None = None
+    """The folder of the pins in bpffs; None where nothing could be pinned."""
+    others: tuple[str, ...] = ()
+    """Folders that other agents have left."""
+
+    @property
+    def taken_over(self) -> bool:
+        """These are the probes of an earlier agent, which crashed."""
+        return self.gap is None
 
     def rings(self) -> dict[str, Ring]:
         """The mapped rings by name."""
         return {r.map_name: Ring(self.descriptors[r.map_name], r.size_bytes) for r in RINGS}
 
-    def detach(self) -> None:
-        """Close every descriptor, upon which the kernel removes the probes."""
-        for descriptor in self.descriptors.values():
-            os.close(descriptor)
+    def detach(self) -> list[str]:
+        """Remove the pins and close every descriptor, upon which the kernel removes the probes.
+
+        Returns:
+            What could not be removed; the probes run on then.
+        """
+        left: list[str] = []
+        if self.folder is not None:
+            try:
+                pins.remove(self.folder)
+            except OSError as error:
+                left = [str(error)]
+            os.close(self.folder)
+        pins.close_all(self.descriptors.values())
+        return left
 
 
 def find_bcc_python() -> str:
@@ -75,7 +114,9 @@ def find_bcc_python() -> str:
 
 
 class Loading:
-    """A loader at work; `finish` waits for it. Between the two the agent has time of its own.
+    """A loader at work: it compiles, and attaches nothing before `finish`.
+
+    Between the two the agent has time of its own.
 
     Raises:
         MissingBcc: as it says.
@@ -95,25 +136,53 @@ class Loading:
                 errors="backslashreplace",
             )
 
-    def finish(self) -> Attached:
-        """Wait for the descriptors; the child is gone when this returns.
+    def finish(self, order: Order) -> Attached:
+        """Have the probes attached, and wait for the descriptors; the child is gone afterwards.
 
         Raises:
-            UnsupportedKernel, LoadError: as the loader found.
+            UnsupportedKernel, LoadError: as the loader found; nothing stays pinned then.
         """
         with self._ours as channel, self._child as child:
             try:
+                _send(channel, order)
                 _, noise = child.communicate(timeout=_TIMEOUT_SECS)
             except subprocess.TimeoutExpired as error:
                 child.kill()  # leaving the block waits for it and closes its pipe
+                _clean_up(order)
                 raise LoadError(f"the loader did not finish within {_TIMEOUT_SECS} s") from error
             raw, descriptors = _receive(channel)
         try:
             return _received(raw, descriptors, noise)
         except BpfError:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            pins.close_all(descriptors)
+            _clean_up(order)
             raise
+
+    def abandon(self) -> None:
+        """Stop it; it has attached nothing. After `finish` there is nothing to stop."""
+        self._child.kill()
+        with self._ours, self._child:
+            pass
+
+
+def _clean_up(order: Order) -> None:
+    with suppress(OSError):
+        pins.detach(order.agent_id)
+
+
+def _send(channel: socket.socket, order: Order) -> None:
+    why, bpffs = "", []
+    try:
+        bpffs = [pins.open_bpffs(mount=True)]
+    except OSError as error:
+        why = error.strerror or str(error)
+    try:
+        # A loader that has failed already has gone, and has left its answer.
+        with suppress(BrokenPipeError):
+            raw = json.dumps({**asdict(order), "no_bpffs": why}).encode()
+            socket.send_fds(channel, [raw], bpffs)
+    finally:
+        pins.close_all(bpffs)
 
 
 def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
@@ -122,7 +191,7 @@ def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
         raw, ancillary, _, _ = channel.recvmsg(
             _MESSAGE_MAX_BYTES, socket.CMSG_LEN(_DESCRIPTORS_MAX * _INT.size), _RECEIVE_FLAGS
         )
-    except BlockingIOError:
+    except (BlockingIOError, ConnectionResetError):  # it has said nothing
         return b"", []
     return raw, [descriptor for *_, data in ancillary for (descriptor,) in _INT.iter_unpack(data)]
 
@@ -138,7 +207,10 @@ def _received(raw: bytes, descriptors: list[int], noise: str) -> Attached:
         kind = getattr(errors, message["kind"], LoadError)
         detail = f"\n{noise[-4000:]}" if kind is LoadError else ""
         raise kind(message["error"] + detail)
-    names: list[str] = message["names"]
+    names: list[str] = message.pop("names")
     if len(names) != len(descriptors):
         raise LoadError(f"the loader named {len(names)} descriptors and sent {len(descriptors)}")
-    return Attached(dict(zip(names, descriptors, strict=True)), message["cpus"])
+    held = dict(zip(names, descriptors, strict=True))
+    folder = held.pop(pins.FOLDER, None)
+    others = tuple(message.pop("others", ()))
+    return Attached(held, folder=folder, others=others, **message)

@@ -20,9 +20,10 @@ from bpf.records import (
     TICK_NS,
 )
 
-_CONTROL = struct.Struct(f"<IIQQ{NAME_WORDS}Q{IGNORED_SLOTS}Q")
+_CONTROL = struct.Struct(f"<IIQQ{NAME_WORDS}QQ{IGNORED_SLOTS}Q")
 _AGENT_AT, _OPEN_ALL_AT, _SUPPRESS_AT, _LENGTHS_AT, _NAMES_AT = 0, 4, 8, 16, 24
-_IGNORED_AT = _NAMES_AT + 8 * NAME_WORDS
+_AGENT_START_AT = _NAMES_AT + 8 * NAME_WORDS
+_IGNORED_AT = _AGENT_START_AT + 8
 _HASH_FACTOR = 0x9E3779B97F4A7C15
 _U64 = (1 << 64) - 1
 _INLINE_NAME_MAX = 31
@@ -62,8 +63,9 @@ class Control:
         self._halves = memoryview(self._memory).cast("I")
         self._words = memoryview(self._memory).cast("Q")
 
-    def set_agent(self, pid: int) -> None:
+    def set_agent(self, pid: int, start_ns: int) -> None:
         """Filter the agent's own events, so that watching causes nothing to watch."""
+        self._words[_AGENT_START_AT // 8] = start_ns // TICK_NS
         self._halves[_AGENT_AT // 4] = pid
 
     def set_opens(self, names: Iterable[str], *, every_open: bool, suppress_ns: int) -> None:
@@ -96,6 +98,11 @@ class Control:
         """
         key = (start_ns // TICK_NS) << 22 | pid
         self._words[_IGNORED_AT // 8 + pid % IGNORED_SLOTS] = key & _U64
+
+    def watch_all(self) -> None:
+        """Forget what was ignored: an earlier agent's choice is not this one's."""
+        for index in range(_IGNORED_AT // 8, _IGNORED_AT // 8 + IGNORED_SLOTS):
+            self._words[index] = 0
 
     def close(self) -> None:
         """Unmap."""

@@ -5,6 +5,7 @@ BpfError
  |    +-- MissingBcc     the distribution's bcc is not installed
  |    +-- MissingBtf     the kernel has no BTF type information
  +-- LoadError           the loader ran and failed: compiler, verifier, permissions
+ +-- PinsError           what is pinned in bpffs cannot be taken up
  +-- RecordError         a record in a ring is not of the agreed layout
 """
 
@@ -29,6 +30,21 @@ class MissingBtf(UnsupportedKernel):
 
 class LoadError(BpfError):
     """The loader child failed; the text says at which step and what would help."""
+
+
+class PinsError(BpfError):
+    """What an earlier agent left pinned is not to be taken up.
+
+    Args:
+        reason: in a few fixed words, for counting: ``no pins``, ``not ours``, ``incomplete`` or
+            ``another version``.
+        detail: for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class RecordError(BpfError):

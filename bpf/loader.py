@@ -1,11 +1,17 @@
 """The loader: a child process that attaches the probes, hands over the descriptors and exits.
 
-It compiles the probes first. It runs under the Python that has the distribution's bcc, which need
-not be the agent's, and is the only process of Lavender that needs the privilege to load programs.
-The probes live on as long as the agent holds the descriptors.
+Where an earlier agent of the same name and version has left its probes pinned and running, it takes
+those up; else it compiles and loads them, and pins them if it can. It runs under the Python that
+has the distribution's bcc, which need not be the agent's, and is the only process of Lavender that
+needs the privilege to load programs. The probes live on as long as the agent holds the descriptors
+or their pins are there.
 
-Protocol, on the inherited socket named by argv[1]: one message, JSON with the SCM_RIGHTS
-descriptors in the order of ``names``; or JSON ``{"error": …, "kind": …}``.
+Protocol, on the inherited socket named by argv[1]. The agent sends an order: JSON with
+``agent_id``, ``version``, ``owner`` (user and group who shall be able to remove the pins) and
+``no_bpffs`` (why there is none), beside it a descriptor of bpffs if there is one. Without an order
+nothing is attached. The answer is one message: JSON with the SCM_RIGHTS descriptors in the order of
+``names``; or JSON ``{"error": …, "kind": …}``. Compiling begins before the order has come: the
+agent has its own start to see to meanwhile.
 """
 
 from __future__ import annotations
@@ -17,20 +23,21 @@ import os
 import platform
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # run by path, so that no PYTHONPATH reaches the privileged child
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bpf import source
+from bpf import pins, source, syscalls
 from bpf.btf import read_offsets
-from bpf.errors import LoadError, UnsupportedKernel
-from bpf.records import RINGS
+from bpf.errors import BpfError, LoadError, PinsError, UnsupportedKernel
 
 TRACEFS = Path("/sys/kernel/tracing")
 _CLONE_NEWNS = 0x00020000
 _MS_PRIVATE_REC = (1 << 18) | (1 << 14)
+_ORDER_MAX_BYTES = 65_536
 
 
 def possible_cpus() -> int:
@@ -53,26 +60,21 @@ def mount_tracefs() -> None:
         raise UnsupportedKernel(f"tracefs cannot be mounted on {TRACEFS}: {reason}")
 
 
-def has_tracepoint(name: str) -> bool:
-    """Whether this kernel has the tracepoint ``group/name``."""
-    return (TRACEFS / "events" / name).is_dir()
-
-
 def check_machine() -> None:
     """Raise `UnsupportedKernel` with the first thing this machine lacks."""
     if platform.machine() != "x86_64":
         raise UnsupportedKernel(f"the probes are for x86_64; this machine is {platform.machine()}")
     mount_tracefs()
-    for name in source.TRACEPOINTS:
-        if not has_tracepoint(name):
+    for name in source.ATTACHMENTS:
+        if not (TRACEFS / "events" / name).is_dir():
             raise UnsupportedKernel(
                 f"this kernel has no tracepoint {name}; "
                 "it needs CONFIG_FTRACE_SYSCALLS=y (syscalls) and CONFIG_TRACEPOINTS=y (sched)"
             )
 
 
-def load() -> Any:
-    """Compile, verify and attach all probes; the bcc object that holds them.
+def compile_probes() -> Any:
+    """Compile and verify all probes; the bcc object that holds them. Nothing is attached.
 
     Raises:
         UnsupportedKernel: the kernel lacks something; named.
@@ -83,40 +85,138 @@ def load() -> Any:
     os.environ["BCC_KERNEL_SOURCE"] = str(source.BPF_FOLDER)
     from bcc import BPF  # noqa: PLC0415 - dear to import, and of use only once the machine is fit
 
+    class Program(BPF):  # type: ignore[misc] # bcc has no types
+        def _trace_autoload(self) -> None:
+            """Not attach: what bcc attaches cannot be pinned."""
+
     flags = source.compiler_flags(offsets, cpu_count=possible_cpus())
     try:
-        program = BPF(text=source.program_text(), cflags=flags)
-        for tracepoint, function in source.EXTRA_ATTACHMENTS.items():
-            program.attach_tracepoint(tp=tracepoint, fn_name=function)
+        program = Program(text=source.program_text(), cflags=flags)
+        _verify(program)
     except Exception as error:  # bcc raises bare Exception for everything
         raise LoadError(f"the probes could not be loaded: {error}") from error
     return program
 
 
-def descriptors(program: Any) -> dict[str, int]:
-    """Every descriptor the agent must hold or map, by name."""
-    held = {ring.map_name: program[ring.map_name].map_fd for ring in RINGS}
-    held["CONTROL"] = program["CONTROL"].map_fd
-    held["COUNTERS"] = program["COUNTERS"].map_fd
-    links = {**program.tracepoint_fds, **program.raw_tracepoint_fds}
-    for name, link in links.items():
-        held[f"link:{name.decode() if isinstance(name, bytes) else name}"] = link
+def _verify(program: Any) -> None:
+    """Load every function into the kernel, the slowest one beside the others."""
+    failures: list[Exception] = []
+
+    def verify(function: str) -> None:
+        kind = program.RAW_TRACEPOINT if source.is_raw(function) else program.TRACEPOINT
+        try:
+            program.load_func(function.encode(), kind)
+        except Exception as error:  # noqa: BLE001 - bcc's; raised below
+            failures.append(error)
+
+    slow = threading.Thread(target=verify, args=(source.SLOW_TO_VERIFY,))
+    slow.start()
+    for function in set(source.ATTACHMENTS.values()) - {source.SLOW_TO_VERIFY}:
+        verify(function)
+    slow.join()
+    if failures:
+        raise failures[0]
+
+
+def attach(program: Any) -> dict[str, int]:
+    """Attach every program to its tracepoints; all descriptors the agent holds, by name.
+
+    Raises:
+        LoadError: a tracepoint cannot be attached to.
+    """
+    held = {name: int(program[name].map_fd) for name in source.MAPS}
+    for tracepoint, function in source.ATTACHMENTS.items():
+        descriptor = program.funcs[function.encode()].fd
+        try:
+            if source.is_raw(function):
+                link = syscalls.open_raw_tracepoint(tracepoint.split("/")[1], descriptor)
+            else:
+                number = int((TRACEFS / "events" / tracepoint / "id").read_text())
+                link = syscalls.link_tracepoint(number, descriptor)
+        except OSError as error:
+            raise LoadError(
+                f"{tracepoint} cannot be attached to: {error.strerror}; "
+                "that needs kernel 5.15 or later"
+            ) from error
+        held[source.link_name(tracepoint)] = link
     return held
 
 
-def main() -> None:
-    """Load, send, exit."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+Answer = tuple[dict[str, Any], dict[str, int]]
+"""The message and the descriptors that go with it, by name."""
+
+
+def fulfil(order: dict[str, Any], bpffs: int | None, program: Any) -> Answer:
+    """Take up or load the probes, and see to their pins.
+
+    Args:
+        order: the agent's.
+        bpffs: descriptor of its root; None where there is none.
+        program: compiled already, or None.
+
+    Raises:
+        BpfError: as it says; the agent removes what may be pinned then.
+    """
+    digest = source.digest(order["version"], cpu_count=possible_cpus())
+    message: dict[str, Any] = {"cpus": possible_cpus(), "load_id": os.urandom(8).hex()}
+    folder, why = None, order["no_bpffs"]
+    if bpffs is not None:
+        try:
+            folder = pins.Folder(bpffs, order["agent_id"])
+        except OSError as error:
+            why = str(error)
+    if folder is None:
+        message.update(gap="no bpffs", detail=why)
+        return message, attach(compile_probes() if program is None else program)
+    message["others"] = folder.others()
     try:
-        held = descriptors(load())
-    except (UnsupportedKernel, LoadError) as error:
-        message = {"error": str(error), "kind": type(error).__name__}
-        channel.sendall(json.dumps(message).encode())
+        held, message["load_id"] = folder.take_up(digest)
+    except PinsError as error:
+        message.update(gap=error.reason, detail=error.detail)
+    else:
+        folder.give_to(*order["owner"])
+        return message, {**held, pins.FOLDER: folder.descriptor}
+    held = attach(compile_probes() if program is None else program)
+    try:
+        folder.fill(held, digest=digest, load_id=message["load_id"])
+    except OSError as error:
+        message["detail"] += f"; not pinned: {error}"
+        with contextlib.suppress(OSError):
+            pins.remove(folder.descriptor)
+        return message, held
+    folder.give_to(*order["owner"])
+    return message, {**held, pins.FOLDER: folder.descriptor}
+
+
+def _receive_order(channel: socket.socket) -> tuple[dict[str, Any] | None, int | None]:
+    raw, descriptors, _, _ = socket.recv_fds(channel, _ORDER_MAX_BYTES, 1)
+    return (json.loads(raw) if raw else None), (descriptors[0] if descriptors else None)
+
+
+def main() -> None:
+    """Compile, wait for the order, fulfil it, exit."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    program, failure = None, None
+    try:
+        if not pins.any_left():
+            program = compile_probes()
+    except BpfError as error:
+        failure = error
+    order, bpffs = _receive_order(channel)
+    if order is None:  # the agent has changed its mind
+        os._exit(0)
+    try:
+        if failure is not None:
+            raise failure
+        message, held = fulfil(order, bpffs, program)
+    except BpfError as error:
+        answer = {"error": str(error), "kind": type(error).__name__}
+        channel.sendall(json.dumps(answer).encode())
         os._exit(1)
-    payload = {"names": list(held), "cpus": possible_cpus()}
-    with contextlib.suppress(BrokenPipeError):  # the agent has gone: nothing is left to do
-        socket.send_fds(channel, [json.dumps(payload).encode()], list(held.values()))
-    # Not sys.exit: bcc's clean-up would switch off the perf events it opened.
+    raw = json.dumps({**message, "names": list(held)}).encode()
+    with contextlib.suppress(BrokenPipeError):  # the agent has crashed: the next one finds the pins
+        socket.send_fds(channel, [raw], list(held.values()))
+    # Not sys.exit: bcc has a clean-up of its own.
     os._exit(0)
 
 

@@ -20,7 +20,10 @@ PAGE = mmap.PAGESIZE
 class Ring:
     """The consumer's end of one ring.
 
-    There must be no other consumer: the position is ours alone to move.
+    There must be no other consumer: the positions are ours alone to move. Two of them: what lies
+    before the read position has been read; what lies before the consumer position the kernel may
+    write over. What lies between is kept for whoever reads the ring should we crash: a new `Ring`
+    reads on from the consumer position.
 
     Args:
         descriptor: of the ring's map; it becomes readable when records wait.
@@ -38,10 +41,11 @@ class Ring:
         self._consumer = memoryview(self._consumer_page)[:8].cast("Q")
         self._producer = memoryview(self._data_pages)[:8].cast("Q")
         self._data = memoryview(self._data_pages)[PAGE:]
+        self.read_position = self._consumer[0]
 
     def pending_bytes(self) -> int:
-        """Bytes that wait, records still being written included."""
-        return self._producer[0] - self._consumer[0]
+        """Bytes that wait to be read, records still being written included."""
+        return self._producer[0] - self.read_position
 
     def window(self, limit_bytes: int) -> memoryview:
         """What waits, oldest first, at most ``limit_bytes``; valid until `advance`.
@@ -50,7 +54,7 @@ class Ring:
 
         The last record may be still busy or cut by the limit: the decoder stops there.
         """
-        position = self._consumer[0]
+        position = self.read_position
         start = position & (self.size_bytes - 1)
         end = start + min(self._producer[0] - position, limit_bytes)
         if end <= self.size_bytes:
@@ -60,8 +64,19 @@ class Ring:
         return memoryview(wrapped).toreadonly()
 
     def advance(self, size: int) -> None:
-        """Give ``size`` bytes, whole records, back to the kernel."""
-        self._consumer[0] += size
+        """Take ``size`` bytes, whole records, for read; they are kept until `release`."""
+        self.read_position += size
+
+    def release(self, position: int) -> None:
+        """Give what lies before ``position`` back to the kernel, as far as it has been read."""
+        self._consumer[0] = max(self._consumer[0], min(position, self.read_position))
+
+    def resume(self, position: int) -> bool:
+        """Read on from an earlier reader's position, if the ring holds that still."""
+        if position % 8 or not self._consumer[0] <= position <= self._producer[0]:
+            return False
+        self.read_position = self._consumer[0] = position
+        return True
 
     def close(self) -> None:
         """Unmap; the descriptor stays the caller's."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from bpf.records import c_declarations
+from bpf.records import RINGS, c_declarations
 
 BPF_FOLDER = Path(__file__).resolve().parent
 _PARTS = ("common.h", "path.h", "files.h", "fork.c", "exec.c", "exit.c", "open.c", "connect.c")
@@ -53,27 +54,46 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 """Kernel fields the probes read, by struct; the syntax is that of `bpf.btf.read_offsets`."""
 
-TRACEPOINTS = (
-    "sched/sched_process_fork",
-    "sched/sched_process_exec",
-    "sched/sched_process_exit",
-    "syscalls/sys_exit_execve",
-    "syscalls/sys_exit_execveat",
-    "syscalls/sys_exit_openat",
-    "syscalls/sys_exit_openat2",
-    "syscalls/sys_exit_open",
-    "syscalls/sys_exit_creat",
-    "syscalls/sys_exit_connect",
-)
-"""Every tracepoint the probes attach to; without one of them the agent would be blind there."""
-
-EXTRA_ATTACHMENTS: Mapping[str, str] = {
-    "syscalls:sys_exit_openat2": "tracepoint__syscalls__sys_exit_openat",
-    "syscalls:sys_exit_open": "tracepoint__syscalls__sys_exit_openat",
-    "syscalls:sys_exit_creat": "tracepoint__syscalls__sys_exit_openat",
-    "syscalls:sys_exit_execveat": "tracepoint__syscalls__sys_exit_execve",
+ATTACHMENTS: Mapping[str, str] = {
+    "sched/sched_process_fork": "raw_tracepoint__sched_process_fork",
+    "sched/sched_process_exec": "raw_tracepoint__sched_process_exec",
+    "sched/sched_process_exit": "raw_tracepoint__sched_process_exit",
+    "syscalls/sys_exit_execve": "tracepoint__syscalls__sys_exit_execve",
+    "syscalls/sys_exit_execveat": "tracepoint__syscalls__sys_exit_execve",
+    "syscalls/sys_exit_openat": "tracepoint__syscalls__sys_exit_openat",
+    "syscalls/sys_exit_openat2": "tracepoint__syscalls__sys_exit_openat",
+    "syscalls/sys_exit_open": "tracepoint__syscalls__sys_exit_openat",
+    "syscalls/sys_exit_creat": "tracepoint__syscalls__sys_exit_openat",
+    "syscalls/sys_exit_connect": "tracepoint__syscalls__sys_exit_connect",
 }
-"""Tracepoints served by another one's program: the same code is verified once."""
+"""Every tracepoint and the program that serves it: without one of them the agent would be blind
+there. Similar calls share a program, which is then verified once."""
+
+SLOW_TO_VERIFY = "raw_tracepoint__sched_process_exec"
+"""The verifier takes half a second for it, longer than for all others together."""
+
+
+def is_raw(function: str) -> bool:
+    """Whether a program is for a raw tracepoint."""
+    return function.startswith("raw_")
+
+
+def link_name(tracepoint: str) -> str:
+    """What the link of a tracepoint is called, also in bpffs, where names have no dots."""
+    return "link_" + tracepoint.replace("/", "_")
+
+
+MAPS = (*(ring.map_name for ring in RINGS), "CONTROL", "COUNTERS")
+"""The maps that the agent holds; the probes have more, for themselves."""
+HELD = frozenset((*MAPS, *map(link_name, ATTACHMENTS)))
+"""Names of everything the agent holds."""
+
+
+def digest(version: str, *, cpu_count: int) -> str:
+    """What tells one set of probes from another; the kernel is the same until the next boot."""
+    flags = compiler_flags({}, cpu_count=cpu_count)
+    parts = (version, repr(FIELDS), repr(ATTACHMENTS), repr(flags), program_text())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def program_text() -> str:

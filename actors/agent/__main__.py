@@ -1,18 +1,20 @@
-"""``python -m actors.agent``: the command line."""
+"""``python -m actors.agent``: the command line.
+
+The loader takes longer to start than anything else, so it is set to work before the agent imports
+the rest of itself.
+"""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import os
 import sys
 from pathlib import Path
 
-from actors import config, logs, stdio
-from actors.agent import checks, endpoint
-from actors.agent.exits import ExitCode, StartError
-from actors.agent.settings import Settings
-from actors.runtime import TopologyError, render
+from actors import stdio
 from actors.version import VERSION
+from bpf.attach import Loading
+from bpf.errors import MissingBcc
 
 
 def parse_arguments(words: list[str]) -> argparse.Namespace:
@@ -32,6 +34,9 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
     mode.add_argument("--replay", type=Path, metavar="FILE", help="detect on a recording; no root")
     mode.add_argument("--check", action="store_true", help="say whether the agent can run here")
     mode.add_argument("--show-topology", action="store_true", help="print actors and edges")
+    mode.add_argument(
+        "--detach", action="store_true", help="remove the probes that a crashed agent left running"
+    )
     parser.add_argument("--version", action="version", version=f"Lavender {VERSION}")
     return parser.parse_args(words)
 
@@ -40,61 +45,25 @@ def main(words: list[str] | None = None) -> int:
     """Run; the exit code."""
     options = parse_arguments(sys.argv[1:] if words is None else words)
     stdio.open_missing()
-    logs.configure(pretty=options.output == "pretty")
+    loading = _set_to_work(options)
     try:
-        return _run(options)
-    except config.ConfigError as error:
-        _say(str(error))
-        return ExitCode.CONFIG
-    except StartError as error:
-        _say(str(error))
-        return error.code
+        from actors.agent import command  # noqa: PLC0415 - the loader works meanwhile
+
+        return command.run(options, loading)
+    finally:
+        if loading is not None:
+            loading.abandon()
 
 
-def _run(options: argparse.Namespace) -> int:
-    program = Path(__file__).resolve().parent
-    settings, source = config.load(
-        Settings, start=_working_directory() or program, program=program, chosen=options.config
-    )
-    if source.path is None:
-        _say("warning: no lavender.toml found; using the built-in defaults")
-    try:
-        topology = endpoint.build_topology(settings)
-    except TopologyError as error:
-        lines = [f"{source}: {problem}" for problem in error.problems]
-        raise config.ConfigError("\n".join(lines)) from error
-    if options.show_topology:
-        return _print(render(topology))
-    if options.check:
-        table, good = checks.check(settings, source)
-        return _print(table) or (0 if good else 1)
-    if options.replay:
-        return endpoint.replay(settings, options.replay, output=options.output)
-    return endpoint.watch(settings, output=options.output, record=options.record)
-
-
-def _working_directory() -> Path | None:
-    """None if it has been removed."""
-    try:
-        return Path.cwd()
-    except OSError:
+def _set_to_work(options: argparse.Namespace) -> Loading | None:
+    """The loader, if the agent is to watch. It attaches nothing before the agent tells it to."""
+    only_looks = options.replay or options.check or options.show_topology or options.detach
+    if only_looks or os.geteuid() != 0:
         return None
-
-
-def _print(text: str) -> int:
-    """Print what was asked for; the exit code."""
     try:
-        stdio.write_all(1, text)
-    except OSError as error:
-        _say(f"standard output: {error.strerror}")
-        return 1
-    return 0
-
-
-def _say(text: str) -> None:
-    """One message for the operator; without standard error there is nobody to tell."""
-    with contextlib.suppress(OSError):
-        stdio.write_all(2, f"lavender: {text}\n")
+        return Loading()
+    except MissingBcc:  # there may be other reasons not to start, which go first
+        return None
 
 
 if __name__ == "__main__":

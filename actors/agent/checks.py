@@ -10,11 +10,13 @@ from pathlib import Path
 from actors.agent.endpoint import build_topology
 from actors.agent.settings import Settings
 from actors.config import Source
+from bpf import pins
 from bpf.attach import find_bcc_python
 from bpf.btf import read_offsets
 from bpf.errors import BpfError
-from bpf.source import FIELDS, TRACEPOINTS
+from bpf.source import ATTACHMENTS, FIELDS
 
+_FILESYSTEMS = Path("/proc/filesystems")
 _TRACEFS = Path("/sys/kernel/tracing/events")
 
 
@@ -37,6 +39,7 @@ def _tests(settings: Settings, source: Source) -> Iterator[tuple[str, Callable[[
     yield "bcc", find_bcc_python
     yield "kernel types", lambda: f"{len(read_offsets(FIELDS))} fields from BTF"
     yield "tracepoints", _tracepoints
+    yield "bpffs", _bpffs
 
 
 def _row(name: str, test: Callable[[], str]) -> tuple[str, bool, str]:
@@ -66,9 +69,22 @@ def _tracepoints() -> str:
     try:
         if not _TRACEFS.is_dir():
             return "tracefs is not mounted; the loader will mount it for itself"
-        missing = [name for name in TRACEPOINTS if not (_TRACEFS / name).is_dir()]
+        missing = [name for name in ATTACHMENTS if not (_TRACEFS / name).is_dir()]
     except PermissionError as error:
         raise _MissingError(f"only root may look into {_TRACEFS}: use sudo") from error
     if missing:
         raise _MissingError(f"this kernel has no {', '.join(missing)}")
-    return f"{len(TRACEPOINTS)} found"
+    return f"{len(ATTACHMENTS)} found"
+
+
+def _bpffs() -> str:
+    """Not a need: without it the agent runs, and a crash of it loses what the rings hold."""
+    try:
+        os.close(pins.open_bpffs(mount=False))
+    except PermissionError:
+        return f"only root may look into {pins.BPFFS}"
+    except OSError as error:
+        if _FILESYSTEMS.read_text().find("\tbpf\n") < 0 or not pins.BPFFS.is_dir():
+            return "this kernel has none: a crash of the agent will lose what the rings hold"
+        return f"{error.strerror}; the agent will try to"
+    return f"mounted on {pins.BPFFS}"

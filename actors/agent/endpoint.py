@@ -14,25 +14,32 @@ import structlog
 import trio
 
 from actors import stdio
-from actors.agent import privileges
+from actors.agent import privileges, publishing
 from actors.agent.console import Output, Stream
 from actors.agent.enrich import Enricher, Users, host_devices
 from actors.agent.exits import ExitCode, StartError, start_error
 from actors.agent.kinds import Resources, agent_kinds
+from actors.agent.publisher import Publishing
 from actors.agent.readers import ring_problems
 from actors.agent.recording import RecordedSensor, RecordingError
-from actors.agent.seeds import ancestors_of
+from actors.agent.seeds import ancestors_of, start_ns_of
 from actors.agent.sensor import KernelSensor, NoSensor, Sensor
 from actors.agent.settings import Settings
 from actors.detection.paths import DELIVER_ALL, component_names
 from actors.runtime import Outcome, Topology, TopologyError, load_topology, run_topology
-from bpf.attach import Attached, Loading
+from actors.version import VERSION
+from bpf import pins
+from bpf.attach import Attached, Loading, Order
 from bpf.errors import BpfError
+from transport import crossing
+from transport.errors import TransportError
 
 LOCK = Path("/run/lavender-agent.lock")
 WATCHING = "Lavender is watching. Ctrl+C to stop"
 _TOPOLOGY = "agent"
 _GC_THRESHOLD = 20_000
+UNREMARKABLE_GAPS = ("no pins", "no bpffs")
+"""Reasons why nothing watched before a start that need no warning of their own."""
 
 
 def build_topology(settings: Settings, resources: Resources | None = None) -> Topology:
@@ -58,24 +65,34 @@ def build_topology(settings: Settings, resources: Resources | None = None) -> To
     return topology
 
 
-def watch(settings: Settings, *, output: Output, record: Path | None) -> int:
+def watch(
+    settings: Settings, *, output: Output, record: Path | None, loading: Loading | None
+) -> int:
     """Run the agent on this machine until it is told to stop; its exit code.
 
+    Args:
+        settings: of the configuration.
+        output: what to print.
+        record: a file to record to.
+        loading: the loader, if it is at work already.
+
     Raises:
-        StartError: before anything of the machine was changed, but for the lock file.
+        StartError: nothing of the machine was changed, but for the lock file and the spool's
+            folder.
     """
-    if os.geteuid() != 0:
-        raise StartError(ExitCode.NOT_ROOT, "the agent must start as root: use sudo")
+    _need_root("the agent must start as root")
     with ExitStack() as stack:
         stack.enter_context(_lock())
-        try:
-            loading = Loading()
-            recording = _open_recording(record, stack)
-            attached = loading.finish()
-        except BpfError as error:
-            raise start_error(error) from error
-        sensor = _sense(settings, attached)
+        recording = _open_recording(record, stack)
+        # Before the probes: a start that fails here leaves a crashed agent's pins as they are.
+        prepared = _prepare_publishing(settings)
+        attached = _attach(settings, loading)
+        stack.callback(_detach, attached)
+        _tell_of_start(attached)
+        sensor = _sense(settings, attached, hold=prepared is not None)
         stack.callback(sensor.close)
+        spared = ancestors_of(os.getpid())
+        privileges.drop(_needed(settings))
         resources = Resources(
             settings=settings,
             sensor=sensor,
@@ -83,9 +100,11 @@ def watch(settings: Settings, *, output: Output, record: Path | None) -> int:
             stdout=Stream(stdio.nonblocking(1)),
             stderr=Stream(stdio.nonblocking(2)),
             recording=recording,
-            spared=ancestors_of(os.getpid()),
+            spared=spared,
+            publishing=publishing.try_to_open(settings, prepared, sensor),
         )
-        privileges.drop(_needed(settings))
+        if resources.publishing is None:
+            sensor.let_go()
         _settle_memory()
         return _run(resources, ready=_announce)
 
@@ -114,6 +133,61 @@ def replay(settings: Settings, path: Path, *, output: Output) -> int:
     if sensor.damage is not None:
         raise StartError(ExitCode.RECORDING, str(sensor.damage))
     return code
+
+
+def detach(agent_id: str) -> str:
+    """Remove what an agent of this id has left pinned; says what that was.
+
+    Raises:
+        StartError: not root, or an agent runs, or the kernel refuses.
+    """
+    _need_root("only root may remove probes")
+    with _lock():
+        try:
+            names = pins.detach(agent_id)
+        except OSError as error:
+            raise StartError(
+                ExitCode.LOAD, f"what agent {agent_id} left pinned cannot be removed: {error}"
+            ) from error
+    if not names:
+        return f"agent {agent_id} has left nothing\n"
+    return f"removed what agent {agent_id} had left in bpffs: {', '.join(names)}\n"
+
+
+def _need_root(text: str) -> None:
+    if os.geteuid() != 0:
+        raise StartError(ExitCode.NOT_ROOT, f"{text}: use sudo")
+
+
+def _attach(settings: Settings, loading: Loading | None) -> Attached:
+    user = privileges.unprivileged_user()
+    order = Order(settings.agent.agent_id, VERSION, (user.pw_uid, user.pw_gid))
+    try:
+        return (loading or Loading()).finish(order)
+    except BpfError as error:
+        raise start_error(error) from error
+
+
+def _tell_of_start(attached: Attached) -> None:
+    """Say whether the time before this start was watched, and whether a crash now would be."""
+    log = structlog.get_logger()
+    if attached.taken_over:
+        log.info("took over the probes of an agent that crashed", load_id=attached.load_id)
+    elif attached.gap not in UNREMARKABLE_GAPS:
+        log.warning(
+            "what an earlier agent left pinned was not taken over",
+            reason=attached.gap,
+            why=attached.detail,
+        )
+    if attached.folder is None:
+        log.warning("nothing is pinned: a crash would lose events", why=attached.detail)
+    if attached.others:
+        log.warning("pins of other agents are left; --detach removes them", agents=attached.others)
+
+
+def _detach(attached: Attached) -> None:
+    for why in attached.detach():
+        structlog.get_logger().error("pins are left; --detach removes them", why=why)
 
 
 def _lock() -> BinaryIO:
@@ -147,10 +221,32 @@ def _open_recording(record: Path | None, stack: ExitStack) -> BinaryIO | None:
     return file
 
 
-def _sense(settings: Settings, attached: Attached) -> KernelSensor:
-    sensor = KernelSensor(attached, Enricher(Users(), host_devices()))
+def _prepare_publishing(settings: Settings) -> publishing.Prepared | None:
+    """What publishing needs of root; None if nothing is to be published.
+
+    Raises:
+        StartError: the credentials, or the spool's folder, cannot be used.
+    """
+    kinds = {actor.kind for actor in build_topology(settings).children}
+    if not settings.publish.enabled or "publisher" not in kinds:
+        return None
+    try:
+        return publishing.prepare(settings)
+    except TransportError as error:
+        raise StartError(ExitCode.CONFIG, str(error)) from error
+    except OSError as error:
+        raise StartError(
+            ExitCode.CONFIG,
+            f"publish.spool = {settings.publish.spool}: cannot be used: {error}; name another "
+            "folder, or set publish.enabled = false",
+        ) from error
+
+
+def _sense(settings: Settings, attached: Attached, *, hold: bool) -> KernelSensor:
+    sensor = KernelSensor(attached, Enricher(Users(), host_devices()), hold=hold)
     names = component_names(settings.filters.sensitive_files)
-    sensor.control.set_agent(os.getpid())
+    sensor.control.watch_all()
+    sensor.control.set_agent(os.getpid(), start_ns_of(os.getpid()) or 0)
     sensor.control.set_opens(
         names - {DELIVER_ALL},
         every_open=settings.filters.open_events == "all" or DELIVER_ALL in names,
@@ -184,13 +280,22 @@ def _announce() -> None:
 
 def _run(resources: Resources, *, ready: Callable[[], None] | None = None) -> int:
     topology = build_topology(resources.settings, resources)
-    outcome: Outcome = trio.run(_until_done, topology, ready)
+    outcome: Outcome = trio.run(_until_done, topology, ready, resources.publishing)
     _report(outcome, resources.sensor, (resources.stdout, resources.stderr))
     return outcome.reason.value
 
 
-async def _until_done(topology: Topology, ready: Callable[[], None] | None) -> Outcome:
-    return await run_topology(topology, ready=ready)
+async def _until_done(
+    topology: Topology, ready: Callable[[], None] | None, published: Publishing | None
+) -> Outcome:
+    if published is None:
+        return await run_topology(topology, ready=ready)
+    async with crossing.open_loop(), trio.open_nursery() as nursery:
+        nursery.start_soon(published.shipping.connect)
+        outcome = await run_topology(topology, ready=ready)
+        await published.shipping.close()
+        nursery.cancel_scope.cancel()
+    return outcome
 
 
 def _report(outcome: Outcome, sensor: Sensor, streams: tuple[Stream, Stream]) -> None:

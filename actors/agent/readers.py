@@ -128,7 +128,14 @@ class RingReader(Actor):
         while (turn := await self._sweeps.next(self._ring)) is not None:
             try:
                 events = self._read(turn.limit)
-                batch = EventBatch(self._index, turn.sweep, turn.expected, events)
+                batch = EventBatch(
+                    self._index,
+                    turn.sweep,
+                    turn.expected,
+                    events,
+                    self._sensor.positions()[self._ring],
+                    self._sensor.read_count,
+                )
                 if not self.context.tell_nowait(batch):
                     await self.context.tell(batch)
                 self._sensor.commit(self._ring)

@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from actors.agent.messages import EventLog
-from actors.agent.sensor import RING_NAMES, Sensor
+from actors.agent.sensor import RING_NAMES, NoSensor, Sensor
 from actors.detection.events import (
     AnyEvent,
     ConnectEvent,
@@ -159,8 +159,8 @@ def _open(path: Path) -> tuple[BinaryIO, Header]:
     return file, header
 
 
-class RecordedSensor:
-    """A recording in the place of the rings.
+class RecordedSensor(NoSensor):
+    """A recording in the place of the rings; it has no probes and no positions.
 
     Args:
         path: the recording.
@@ -168,8 +168,6 @@ class RecordedSensor:
     Raises:
         RecordingError: it is none, or cannot be read.
     """
-
-    live = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -234,10 +232,6 @@ class RecordedSensor:
 
     def ignore(self, identity: Identity) -> None:
         """Nothing: what was ignored then is not in the file."""
-
-    def counters(self) -> dict[str, dict[str, int]]:
-        """None: no probe ran."""
-        return {}
 
     def close(self) -> None:
         """Close the file."""

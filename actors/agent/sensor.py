@@ -38,6 +38,16 @@ class Sensor(Protocol):
     """Unix time, nanoseconds, at which the boot clock was zero."""
     live: bool
     """False for a recording: there is nothing to respond to."""
+    load_id: str
+    """One life of the probes, 16 hexadecimal digits; outlives a crash of the agent."""
+    taken_over: bool
+    """The probes are an earlier agent's, which went on filling the rings when it crashed."""
+    start_gap: str | None
+    """Why nothing watched before this start, in a few fixed words; None if taken over."""
+
+    @property
+    def read_count(self) -> int:
+        """Events read from all rings since this agent started; what is read again counts once."""
 
     def seeds(self) -> Sequence[SeedEvent]:
         """The processes that run before the first event."""
@@ -52,10 +62,26 @@ class Sensor(Protocol):
         """How far each ring is filled now, empty ones left out; None at the end of a recording."""
 
     def read(self, ring: str, limit: int) -> Sequence[AnyEvent]:
-        """Decode a ring up to ``limit``; the events stay in the ring until `commit`."""
+        """Decode a ring up to ``limit``; until `commit` the same is read again."""
 
     def commit(self, ring: str) -> None:
-        """Give back what `read` decoded."""
+        """Take what `read` decoded for read; a ring that is held keeps it until `release`."""
+
+    def positions(self) -> Mapping[str, int]:
+        """How far each ring has been read, the last `read` included.
+
+        A position means something to this load of the probes only.
+        """
+
+    def release(self, positions: Mapping[str, int]) -> None:
+        """Give back what lies before these positions: it is safe elsewhere."""
+
+    def resume(self, positions: Mapping[str, int]) -> Sequence[str]:
+        """Read on from where an earlier agent's events were safe; call before the first `read`.
+
+        Returns:
+            The rings that do not hold those positions, and are read from where they begin.
+        """
 
     def ignore(self, identity: Identity) -> None:
         """Ask for no more opens and connects of a process."""
@@ -70,6 +96,10 @@ class NoSensor:
     boot_id = ""
     boot_unix_ns = 0
     live = False
+    load_id = "0" * 16
+    taken_over = False
+    start_gap: str | None = None
+    read_count = 0
 
     def seeds(self) -> Sequence[SeedEvent]:
         """None."""
@@ -95,6 +125,17 @@ class NoSensor:
     def commit(self, ring: str) -> None:
         """Nothing."""
 
+    def positions(self) -> Mapping[str, int]:
+        """The beginning: what has no probes is not read on from anywhere."""
+        return dict.fromkeys(RING_NAMES, 0)
+
+    def release(self, positions: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def resume(self, positions: Mapping[str, int]) -> Sequence[str]:
+        """Nothing."""
+        return list(positions)
+
     def ignore(self, identity: Identity) -> None:
         """Nothing."""
 
@@ -109,15 +150,19 @@ class KernelSensor:
     Args:
         attached: descriptors from the loader.
         enricher: completes exec and connect events.
+        hold: leave it to `release` when the kernel gets a ring's space back; else `commit` does it.
     """
 
     live = True
 
-    def __init__(self, attached: Attached, enricher: Enricher) -> None:
+    def __init__(self, attached: Attached, enricher: Enricher, *, hold: bool = False) -> None:
+        self.load_id = attached.load_id
+        self.taken_over = attached.taken_over
+        self.start_gap = attached.gap
+        self._hold = hold
         self.boot_id = BOOT_ID.read_text().strip()
         self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._first_seeds: Sequence[SeedEvent] | None = read_seeds()
-        self._attached = attached
         self._rings = attached.rings()
         self._decoders: dict[str, tuple[Decoder, Callable[..., Any]]] = {
             "FORK_EVENTS": (decode.decode_forks, ForkEvent),
@@ -126,7 +171,8 @@ class KernelSensor:
             "OPEN_EVENTS": (decode.decode_opens, OpenEvent),
             "CONN_EVENTS": (decode.decode_connects, enricher.connect_event),
         }
-        self._taken = dict.fromkeys(self._rings, 0)
+        self._taken = dict.fromkeys(self._rings, (0, 0))  # bytes and events, until the commit
+        self._committed_count = 0
         self.control = Control(attached.descriptors["CONTROL"])
         self._counters = Counters(attached.descriptors["COUNTERS"], attached.cpus)
         self._epoll = select.epoll()
@@ -171,16 +217,49 @@ class KernelSensor:
         decoder, make = self._decoders[ring]
         with self._rings[ring].window(min(limit, WINDOW_MAX_BYTES)) as window:
             try:
-                events, self._taken[ring] = decoder(window, make)
+                events, size = decoder(window, make)
             except RecordError:
-                self._taken[ring] = len(window)
+                self._taken[ring] = (len(window), 0)
                 raise
+        self._taken[ring] = (size, len(events))
         return events
 
     def commit(self, ring: str) -> None:
-        """Move the consumer position."""
-        self._rings[ring].advance(self._taken[ring])
-        self._taken[ring] = 0
+        """Move the read position, and the consumer position with it unless rings are held."""
+        size, events = self._taken[ring]
+        self._taken[ring] = (0, 0)
+        self._committed_count += events
+        self._rings[ring].advance(size)
+        if not self._hold:
+            self._rings[ring].release(self._rings[ring].read_position)
+
+    def positions(self) -> Mapping[str, int]:
+        """The read positions."""
+        return {
+            name: ring.read_position + self._taken[name][0] for name, ring in self._rings.items()
+        }
+
+    @property
+    def read_count(self) -> int:
+        """Counted by `read`, for good by `commit`."""
+        return self._committed_count + sum(events for _, events in self._taken.values())
+
+    def release(self, positions: Mapping[str, int]) -> None:
+        """Move the consumer positions, as far as is committed."""
+        for name, position in positions.items():
+            self._rings[name].release(position)
+
+    def let_go(self) -> None:
+        """Hold nothing any more: nobody is going to call `release`."""
+        self._hold = False
+
+    def resume(self, positions: Mapping[str, int]) -> Sequence[str]:
+        """Move both positions of each ring that holds the given one; the others' names."""
+        return [
+            name
+            for name, position in positions.items()
+            if name not in self._rings or not self._rings[name].resume(position)
+        ]
 
     def ignore(self, identity: Identity) -> None:
         """Put the process on the kernel's list."""
@@ -191,11 +270,10 @@ class KernelSensor:
         return self._counters.read()
 
     def close(self) -> None:
-        """Detach the probes."""
+        """Unmap; the descriptors, and with them the probes, stay the caller's."""
         self._epoll.close()
         self._hot.close()
         for ring in self._rings.values():
             ring.close()
         self.control.close()
         self._counters.close()
-        self._attached.detach()

@@ -23,6 +23,7 @@ struct control {
   u64 suppress_ns;              /* repeats of one open by one process within this are suppressed */
   u64 name_lengths;             /* bit n: a sensitive component has n bytes (63: 63 or more) */
   u64 names[NAME_WORDS];        /* Bloom filter over component names of sensitive files */
+  u64 agent_start;              /* when the agent started, in ticks: its pid may outlive it */
   u64 ignored[IGNORED_SLOTS];   /* processes whose opens and connects nobody wants, by pid */
 };
 BPF_F_TABLE("array", u32, struct control, CONTROL, 1, BPF_F_MMAPABLE);
@@ -55,6 +56,11 @@ static __always_inline u64 whole_ticks(u64 ns) { return ns / TICK_NS * TICK_NS; 
 static __always_inline u64 start_of_current(void *task) {
   u64 leader = LOAD64(task, OFF_task_struct_group_leader);
   return leader ? whole_ticks(LOAD64(leader, OFF_task_struct_start_boottime)) : 0;
+}
+
+/* While no agent runs, the probes go on, and somebody else may get its pid. */
+static __always_inline bool is_agent(struct control *ctl, u32 pid, void *task) {
+  return pid == ctl->agent_tgid && start_of_current(task) / TICK_NS == ctl->agent_start;
 }
 
 /* The slot is empty but for the few processes on the list: only then is the start time needed. */

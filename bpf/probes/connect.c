@@ -52,7 +52,7 @@ TRACEPOINT_PROBE(syscalls, sys_exit_connect) {
   void *task = (void *)bpf_get_current_task_btf();
   void *regs = (void *)bpf_task_pt_regs((struct task_struct *)task);
   u64 files = LOAD64(task, OFF_task_struct_files);
-  if (tgid == ctl->agent_tgid || !files || is_ignored(ctl, tgid, task)) {
+  if (is_agent(ctl, tgid, task) || !files || is_ignored(ctl, tgid, task)) {
     COUNT(cnt->filtered);
     return 0;
   }

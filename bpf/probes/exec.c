@@ -51,7 +51,7 @@ static __always_inline int report_exec(void *task, u64 name, int error) {
   if (!ctl || !cnt || !scratch)
     return 0;
   COUNT(cnt->seen);
-  if (tgid == ctl->agent_tgid) {
+  if (is_agent(ctl, tgid, task)) {
     COUNT(cnt->filtered);
     return 0;
   }

@@ -187,7 +187,7 @@ static __always_inline int on_open(long ret, int number) {
   u32 tgid = bpf_get_current_pid_tgid() >> 32;
   void *task = (void *)bpf_get_current_task_btf();
   u64 files = LOAD64(task, OFF_task_struct_files);
-  if (tgid == ctl->agent_tgid || !files || is_ignored(ctl, tgid, task)) {
+  if (is_agent(ctl, tgid, task) || !files || is_ignored(ctl, tgid, task)) {
     COUNT(cnt->filtered);
     return 0;
   }

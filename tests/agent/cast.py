@@ -20,6 +20,7 @@ from actors.detection.testing import Host
 # The interpreter itself may lie where only root can look, so it drops root when all is imported.
 _AS_NOBODY = """
 import os, sys
+from actors.agent import command
 from actors.agent.__main__ import main
 if os.geteuid() == 0:
     os.setgroups([])

@@ -3,27 +3,40 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from actors.agent import endpoint
+from actors.agent import __main__, endpoint
 from actors.agent.__main__ import main
 from actors.agent.exits import ExitCode
 from actors.version import VERSION
+from bpf.errors import MissingBcc
 from tests.agent.cast import ROOT, agent, recording, reverse_shell
 
 SHIPPED = str(ROOT / "lavender.toml")
 
 
+class Loading:
+    """A loader that is set to work and never told to attach."""
+
+    abandoned: ClassVar[list[Any]] = []
+
+    def finish(self, _order: Any) -> None:
+        raise AssertionError("began to attach")
+
+    def abandon(self) -> None:
+        self.abandoned.append(self)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_attached(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Loading:
-        def __init__(self) -> None:
-            raise AssertionError("began to attach")
+    def lock() -> None:
+        raise AssertionError("went on to the lock")
 
-    monkeypatch.setattr(endpoint, "Loading", Loading)
-    monkeypatch.setattr(endpoint, "_lock", Loading)
+    monkeypatch.setattr(__main__, "Loading", Loading)
+    monkeypatch.setattr(endpoint, "_lock", lock)
+    Loading.abandoned.clear()
     for name in [name for name in os.environ if name.startswith("LAVENDER_")]:
         monkeypatch.delenv(name)
 
@@ -80,6 +93,29 @@ def test_a_configuration_that_cannot_be_used_ends_with_2_and_nothing_attached(  
     assert key in message
     assert remedy in message
     assert "Traceback" not in message
+
+
+def test_a_loader_that_was_set_to_work_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    file = shipped_with(tmp_path, "[response]", "[response")
+    assert main(["--config", file]) == 2
+    assert len(Loading.abandoned) == 1
+    for words in (["--check"], ["--show-topology"], ["--detach"], ["--replay", "/none"]):
+        assert main(["--config", file, *words]) == 2
+    assert len(Loading.abandoned) == 1, "who only looks needs no loader"
+
+
+def test_without_bcc_other_reasons_not_to_start_go_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise MissingBcc("there is none")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(__main__, "Loading", missing)
+    assert main(["--config", shipped_with(tmp_path, "[response]", "[response")]) == 2
 
 
 def test_actors_in_a_ring_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bpf import attach
-from bpf.attach import Attached, Loading
+from bpf import attach, pins
+from bpf.attach import Attached, Loading, Order
 from bpf.errors import BpfError, LoadError, MissingBcc, MissingBtf, UnsupportedKernel
 from bpf.records import RINGS
 
@@ -21,6 +21,11 @@ def send(message, descriptors=()):
 def pipes(count):
     return [end for _ in range(count) for end in os.pipe()]
 """
+ORDER = Order("tests-of-attach", "1", (1, 2))
+
+
+def no_bpffs(*, mount: bool) -> int:
+    raise OSError(1, f"there is no bpffs in these tests, mount={mount}")
 
 
 def listed() -> set[str]:
@@ -35,6 +40,7 @@ def loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     pids: list[int] = []
     monkeypatch.setattr(attach, "find_bcc_python", lambda: sys.executable)
     monkeypatch.setattr(attach, "LOADER", tmp_path / "loader.py")
+    monkeypatch.setattr(pins, "open_bpffs", no_bpffs)
 
     def start(script: str) -> Loading:
         (tmp_path / "loader.py").write_text(HEAD + textwrap.dedent(script))
@@ -54,27 +60,107 @@ def test_descriptors_come_under_their_names(loader: Callable[[str], Loading]) ->
         """
         read, write = os.pipe()
         os.write(write, b"from the loader")
-        send({"names": ["OPEN_EVENTS", "link:x"], "cpus": 3}, [read, write])
+        send({"names": ["OPEN_EVENTS", "link_x"], "cpus": 3}, [read, write])
         """
-    ).finish()
+    ).finish(ORDER)
     assert attached.cpus == 3
-    assert list(attached.descriptors) == ["OPEN_EVENTS", "link:x"]
+    assert list(attached.descriptors) == ["OPEN_EVENTS", "link_x"]
     assert os.read(attached.descriptors["OPEN_EVENTS"], 99) == b"from the loader"
     attached.detach()
+
+
+def test_the_order_reaches_the_loader_with_why_there_is_no_bpffs(
+    loader: Callable[[str], Loading],
+) -> None:
+    attached = loader(
+        """
+        raw, descriptors, _, _ = socket.recv_fds(channel, 65536, 1)
+        assert not descriptors
+        order = json.loads(raw)
+        assert order.pop("no_bpffs") == "there is no bpffs in these tests, mount=True"
+        send({"names": [], "cpus": 1, "load_id": "ab", "gap": "no pins", "detail": str(order)})
+        """
+    ).finish(ORDER)
+    assert attached == Attached(
+        {},
+        1,
+        load_id="ab",
+        gap="no pins",
+        detail="{'agent_id': 'tests-of-attach', 'version': '1', 'owner': [1, 2]}",
+    )
+    assert not attached.taken_over
+
+
+def test_the_order_comes_with_a_descriptor_of_bpffs(
+    loader: Callable[[str], Loading], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def a_folder(*, mount: bool) -> int:
+        assert mount
+        return os.open(tmp_path, os.O_RDONLY)
+
+    monkeypatch.setattr(pins, "open_bpffs", a_folder)
+    (tmp_path / "a").mkdir()
+    attached = loader(
+        """
+        raw, descriptors, _, _ = socket.recv_fds(channel, 65536, 1)
+        assert json.loads(raw)["no_bpffs"] == ""
+        folder = os.open("a", os.O_RDONLY, dir_fd=descriptors[0])
+        send({"names": ["FOLDER"], "cpus": 1, "gap": None, "others": ["b"]}, [folder])
+        """
+    ).finish(ORDER)
+    assert attached.taken_over
+    assert attached.others == ("b",)
+    assert attached.descriptors == {}
+    assert attached.folder is not None
+    (tmp_path / "a" / "pin").touch()
+    assert attached.detach() == []
+    assert not (tmp_path / "a").exists()
+
+
+def test_pins_that_cannot_be_removed_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a" / "full" / "up").mkdir(parents=True)
+    folder = os.open(tmp_path / "a", os.O_RDONLY)
+    (why,) = Attached({}, 1, folder=folder).detach()
+    assert "full" in why
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(folder)
+
+
+def test_a_loader_that_gets_no_order_is_stopped(loader: Callable[[str], Loading]) -> None:
+    loader("time.sleep(60)").abandon()
+
+
+def test_after_the_finish_there_is_nothing_to_stop(loader: Callable[[str], Loading]) -> None:
+    loading = loader('send({"names": [], "cpus": 1})')
+    loading.finish(ORDER)
+    loading.abandon()
+
+
+def test_a_failed_start_leaves_no_pins(
+    loader: Callable[[str], Loading], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned: list[str] = []
+    monkeypatch.setattr(pins, "detach", cleaned.append)
+    with pytest.raises(LoadError):
+        loader('send({"error": "late", "kind": "LoadError"})').finish(ORDER)
+    monkeypatch.setattr(attach, "_TIMEOUT_SECS", 0.3)
+    with pytest.raises(LoadError):
+        loader("time.sleep(60)").finish(ORDER)
+    assert cleaned == [ORDER.agent_id] * 2
 
 
 def test_what_the_agent_runs_does_not_inherit_the_descriptors(
     loader: Callable[[str], Loading],
 ) -> None:
-    attached = loader('send({"names": ["a", "b"], "cpus": 1}, pipes(1))').finish()
+    attached = loader('send({"names": ["a", "b"], "cpus": 1}, pipes(1))').finish(ORDER)
     assert not any(map(os.get_inheritable, attached.descriptors.values()))
     attached.detach()
 
 
 def test_as_many_descriptors_as_the_probes_have_arrive(loader: Callable[[str], Loading]) -> None:
     attached = loader(
-        'send({"names": [f"link:{n}" for n in range(60)], "cpus": 1}, pipes(30))'
-    ).finish()
+        'send({"names": [f"link_{n}" for n in range(60)], "cpus": 1}, pipes(30))'
+    ).finish(ORDER)
     assert len(set(attached.descriptors.values())) == 60
     attached.detach()
 
@@ -91,7 +177,7 @@ def test_a_name_without_descriptor_is_an_error(
     arrived = min(sent, attach._DESCRIPTORS_MAX)
     text = f"the loader named {named} descriptors and sent {arrived}"
     with pytest.raises(LoadError, match=f"^{text}$"):
-        loading.finish()
+        loading.finish(ORDER)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +200,7 @@ def test_the_loaders_error_is_raised_here(
         """
     )
     with pytest.raises(BpfError, match=r"^no such thing") as caught:
-        loading.finish()
+        loading.finish(ORDER)
     assert type(caught.value) is error
     assert ("the verifier's words" in str(caught.value)) == (error is LoadError)
 
@@ -122,7 +208,7 @@ def test_the_loaders_error_is_raised_here(
 def test_descriptors_beside_an_error_are_closed(loader: Callable[[str], Loading]) -> None:
     loading = loader('send({"error": "too late", "kind": "LoadError"}, pipes(2))')
     with pytest.raises(LoadError, match="too late"):
-        loading.finish()
+        loading.finish(ORDER)
 
 
 def test_a_loader_that_dies_without_a_word_leaves_its_noise(
@@ -135,7 +221,7 @@ def test_a_loader_that_dies_without_a_word_leaves_its_noise(
         """
     )
     with pytest.raises(LoadError, match=r"died without a word; it printed:\n") as caught:
-        loading.finish()
+        loading.finish(ORDER)
     assert r"Segmentation \xff fault" in str(caught.value)
     assert "first" not in str(caught.value)
 
@@ -153,7 +239,7 @@ def test_a_loader_that_leaves_the_socket_to_another_has_said_nothing(
     )
     begin = time.monotonic()
     with pytest.raises(LoadError, match="without a word"):
-        loading.finish()
+        loading.finish(ORDER)
     assert time.monotonic() - begin < 2, "it does not wait for the other"
 
 
@@ -161,7 +247,7 @@ def test_a_loader_that_leaves_the_socket_to_another_has_said_nothing(
 def test_a_message_that_is_no_json_is_an_error(loader: Callable[[str], Loading], raw: str) -> None:
     loading = loader(f'send(b"{raw}", pipes(1))')
     with pytest.raises(LoadError, match=r"^the loader sent no JSON but b'"):
-        loading.finish()
+        loading.finish(ORDER)
 
 
 def test_a_loader_that_hangs_is_killed(
@@ -171,7 +257,7 @@ def test_a_loader_that_hangs_is_killed(
     loading = loader("send({'names': ['a', 'b'], 'cpus': 1}, pipes(1)); time.sleep(60)")
     begin = time.monotonic()
     with pytest.raises(LoadError, match=r"^the loader did not finish within 0\.3 s$"):
-        loading.finish()
+        loading.finish(ORDER)
     assert time.monotonic() - begin < 10
 
 

@@ -35,7 +35,7 @@ def fields_of_control() -> dict[str, tuple[int, int, str]]:
 
 
 FIELDS = fields_of_control()
-CONTROL_BYTES = 24 + 8 * NAME_WORDS + 8 * IGNORED_SLOTS
+CONTROL_BYTES = 32 + 8 * NAME_WORDS + 8 * IGNORED_SLOTS
 
 
 def a_map(size: int) -> int:
@@ -78,6 +78,7 @@ def test_the_c_struct_has_the_members_the_agent_writes() -> None:
         "suppress_ns",
         "name_lengths",
         "names",
+        "agent_start",
         "ignored",
     ]
     offset, items, _ = FIELDS["ignored"]
@@ -85,14 +86,23 @@ def test_the_c_struct_has_the_members_the_agent_writes() -> None:
 
 
 def test_the_agent_is_written_where_the_probes_look(control: Control, descriptor: int) -> None:
-    control.set_agent(4_000_000)
-    assert seen(descriptor) == NOTHING | {"agent_tgid": (4_000_000,)}
+    control.set_agent(4_000_000, 50_000_000)
+    assert seen(descriptor) == NOTHING | {"agent_tgid": (4_000_000,), "agent_start": (5,)}
+
+
+def test_what_an_earlier_agent_ignored_is_forgotten(control: Control, descriptor: int) -> None:
+    control.set_agent(77, 0)
+    before = seen(descriptor)
+    for pid in (0, 9, IGNORED_SLOTS - 1, 2 * IGNORED_SLOTS):
+        control.ignore(pid, 50_000_000)
+    control.watch_all()
+    assert seen(descriptor) == before
 
 
 def test_the_policy_for_opens_is_written_where_the_probes_look(
     control: Control, descriptor: int
 ) -> None:
-    control.set_agent(77)
+    control.set_agent(77, 50_000_000)
     control.ignore(9, 50_000_000)
     before = seen(descriptor)
     chosen = ["shadow", "id_rsa", "n" * 63, "n" * 200, "caf\udce9"]

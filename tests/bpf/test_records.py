@@ -143,9 +143,32 @@ def test_without_audit_the_login_user_is_unknown(offsets: dict[str, int], login:
     assert f"-DLOGIN_UID(task)={login}" in source.compiler_flags(offsets, cpu_count=1)
 
 
-def test_extra_attachments_are_tracepoints_the_machine_is_checked_for() -> None:
-    for tracepoint, function in source.EXTRA_ATTACHMENTS.items():
-        assert tracepoint.replace(":", "/") in source.TRACEPOINTS
-        group, name = function.removeprefix("tracepoint__").split("__")
-        assert f"{group}/{name}" in source.TRACEPOINTS
-        assert f"TRACEPOINT_PROBE({group}, {name})" in source.program_text()
+def test_every_attachment_has_its_program_and_every_program_its_attachment() -> None:
+    text = source.program_text()
+    raw = {
+        f"raw_tracepoint__{name}"
+        for name in re.findall(r"^RAW_TRACEPOINT_PROBE\((\w+)\)", text, re.MULTILINE)
+    }
+    cooked = {
+        f"tracepoint__{group}__{name}"
+        for group, name in re.findall(r"^TRACEPOINT_PROBE\((\w+), (\w+)\)", text, re.MULTILINE)
+    }
+    assert set(source.ATTACHMENTS.values()) == raw | cooked
+    assert {function for function in raw | cooked if source.is_raw(function)} == raw
+    assert source.SLOW_TO_VERIFY in raw | cooked
+
+
+def test_what_the_agent_holds_has_names_that_bpffs_takes() -> None:
+    assert len(source.HELD) == len(source.MAPS) + len(source.ATTACHMENTS)
+    assert all(re.fullmatch(r"\w+", name) for name in source.HELD)
+
+
+def test_another_version_layout_or_machine_is_another_digest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digests = {source.digest("1", cpu_count=2), source.digest("2", cpu_count=2)}
+    digests.add(source.digest("1", cpu_count=3))
+    assert source.digest("1", cpu_count=2) in digests
+    monkeypatch.setattr(source, "c_declarations", lambda: "struct other;")
+    digests.add(source.digest("1", cpu_count=2))
+    assert len(digests) == 4

@@ -76,9 +76,12 @@ def test_what_was_produced_waits_until_it_is_given_back(kernel: Kernel, ring: Ri
     assert ring.window(1 << 20) == b"a" * 24 + b"b" * 16
     assert ring.window(1 << 20) == b"a" * 24 + b"b" * 16, "looking moves nothing"
     ring.advance(24)
-    assert kernel.consumed == 24
+    assert kernel.consumed == 0, "kept, should the reader crash"
     assert ring.pending_bytes() == 16
     assert ring.window(1 << 20) == b"b" * 16
+    ring.release(24)
+    assert kernel.consumed == 24
+    assert ring.pending_bytes() == 16
 
 
 def test_a_window_is_never_longer_than_asked_for(kernel: Kernel, ring: Ring) -> None:
@@ -92,9 +95,11 @@ def test_records_that_wrap_round_the_end_come_in_one_piece(
     kernel: Kernel, ring: Ring, limit: int
 ) -> None:
     kernel.start_at(5 * SIZE - 16)
+    assert ring.resume(5 * SIZE - 16)
     kernel.produce(b"abcdefghABCDEFGH12345678")
     assert ring.window(limit) == b"abcdefghABCDEFGH12345678"[:limit]
     ring.advance(24)
+    ring.release(ring.read_position)
     assert kernel.consumed == 5 * SIZE + 8
     assert ring.pending_bytes() == 0
 
@@ -102,6 +107,7 @@ def test_records_that_wrap_round_the_end_come_in_one_piece(
 @pytest.mark.parametrize("start", [0, 8, SIZE - 8])
 def test_a_full_ring_is_seen_whole(kernel: Kernel, ring: Ring, start: int) -> None:
     kernel.start_at(start)
+    assert ring.resume(start)
     kernel.produce(bytes(range(256)) * (SIZE // 256))
     assert ring.pending_bytes() == SIZE
     assert ring.window(1 << 30) == bytes(range(256)) * (SIZE // 256)
@@ -110,6 +116,7 @@ def test_a_full_ring_is_seen_whole(kernel: Kernel, ring: Ring, start: int) -> No
 @pytest.mark.parametrize("start", [0, SIZE - 8])
 def test_a_window_cannot_be_written(kernel: Kernel, ring: Ring, start: int) -> None:
     kernel.start_at(start)
+    assert ring.resume(start)
     kernel.produce(b"x" * 16)
     assert ring.window(16).readonly
 
@@ -117,6 +124,7 @@ def test_a_window_cannot_be_written(kernel: Kernel, ring: Ring, start: int) -> N
 def test_a_window_shows_a_busy_record_once_it_is_committed(kernel: Kernel, ring: Ring) -> None:
     raw = framed(open_payload(b"shadow\0etc\0", marks=2))
     kernel.start_at(SIZE - 64)
+    assert ring.resume(SIZE - 64)
     kernel.produce(framed(open_payload(b"shadow\0etc\0", marks=2), busy=True))
     kernel.produce(raw)
     assert decode_opens(ring.window(SIZE), lambda *values: values[5]) == ([], 0)
@@ -141,6 +149,7 @@ def test_every_record_comes_once_and_in_order(start: int, paths: list[int], limi
         assert consumed or not ring.pending_bytes()
         got.extend(events)
         ring.advance(consumed)
+        ring.release(ring.read_position)
 
     for name in names:
         raw = framed(open_payload(name.encode() + b"\0"))
@@ -153,6 +162,70 @@ def test_every_record_comes_once_and_in_order(start: int, paths: list[int], limi
     assert kernel.consumed == kernel.produced
     kernel.close()
     assert got == names
+
+
+positions = st.integers(-2 * SIZE, 3 * SIZE).map(lambda n: n // 8 * 8)
+
+
+@given(
+    start=st.integers(0, 2**40).map(lambda n: n * 8),
+    steps=st.lists(
+        st.tuples(st.just("produce"), st.integers(1, 40))
+        | st.tuples(st.just("read"), st.integers(0, 40))
+        | st.tuples(st.just("release"), positions)
+        | st.just(("crash", 0)),
+        max_size=40,
+    ),
+)
+def test_a_new_reader_gets_what_was_not_released_and_nothing_twice(
+    start: int, steps: list[tuple[str, int]]
+) -> None:
+    kernel, made = Kernel(), start
+    kernel.start_at(start)
+    ring = Ring(kernel.descriptor, SIZE)
+    released = read = start
+    for what, size in steps:
+        if what == "produce" and made + 8 * size - released <= SIZE:
+            kernel.produce(b"".join(struct.pack("<Q", made + 8 * n) for n in range(size)))
+            made += 8 * size
+        elif what == "read":
+            raw = bytes(ring.window(8 * size))
+            words = [word for (word,) in struct.iter_unpack("<Q", raw)]
+            assert words == list(range(read, min(read + 8 * size, made), 8))
+            ring.advance(len(raw))
+            read += len(raw)
+        elif what == "release":
+            ring.release(start + size)
+            released = max(released, min(start + size, read))
+        elif what == "crash":
+            ring.close()
+            ring = Ring(kernel.descriptor, SIZE)
+            read = released
+        assert kernel.consumed == released <= ring.read_position == read
+        assert ring.pending_bytes() == made - read
+    ring.close()
+    kernel.close()
+
+
+@given(
+    start=st.integers(0, 2**40).map(lambda n: n * 8),
+    held=st.integers(0, SIZE // 8),
+    offset=st.integers(-SIZE, 2 * SIZE),
+)
+def test_reading_resumes_only_where_the_ring_still_holds_it(
+    start: int, held: int, offset: int
+) -> None:
+    kernel = Kernel()
+    kernel.start_at(start)
+    kernel.produce(bytes(8 * held))
+    ring = Ring(kernel.descriptor, SIZE)
+    possible = 0 <= offset <= 8 * held and offset % 8 == 0
+    assert ring.resume(start + offset) is possible
+    moved = offset if possible else 0
+    assert (ring.read_position, kernel.consumed) == (start + moved, start + moved)
+    assert ring.pending_bytes() == 8 * held - moved
+    ring.close()
+    kernel.close()
 
 
 def test_closing_leaves_the_descriptor_to_its_owner(kernel: Kernel) -> None:

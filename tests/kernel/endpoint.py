@@ -227,7 +227,12 @@ def start_agent(
     return subprocess.Popen(
         [*prefix, sys.executable, *program, *words],
         cwd=ROOT,
-        env={**os.environ, "LAVENDER_CONFIG": chosen, **overrides},
+        env={
+            **os.environ,
+            "LAVENDER_CONFIG": chosen,
+            "LAVENDER_PUBLISH__ENABLED": "false",
+            **overrides,
+        },
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -263,9 +268,13 @@ def endpoint(
     prefix: Sequence[str] = (),
     stdout: int = subprocess.PIPE,
     reads_stdout: bool = True,
+    keep_pins: bool = False,
     **overrides: str,
 ) -> Iterator[Endpoint]:
     """An agent with the shipped configuration, or ``config``, and environment overrides.
+
+    One that was killed leaves its probes running, for the next one of its name to take over; that
+    is prevented here, unless with ``keep_pins``.
 
     Only one agent may run on a machine: if another does, this one waits for it to end.
     """
@@ -295,6 +304,8 @@ def endpoint(
             process.kill()
             process.wait()
         _close(process)
+        if process.returncode == -signal.SIGKILL and not keep_pins:
+            run_agent("--detach", config=config, retry=False, **overrides)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

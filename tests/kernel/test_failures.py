@@ -59,6 +59,7 @@ sys.exit(main(sys.argv[1:]))
 
 UNPRIVILEGED = """
 import os, sys
+from actors.agent import command  # while we may still read it
 from actors.agent.__main__ import main
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 sys.exit(main(sys.argv[1:]))
@@ -134,7 +135,7 @@ def test_a_second_agent_is_told_of_the_first() -> None:
 def test_check_prints_a_table_and_attaches_nothing() -> None:
     code, table, _ = run_agent("--check")
     assert code == 0
-    for row in ("configuration", "topology", "root", "bcc", "kernel types", "tracepoints"):
+    for row in ("configuration", "topology", "root", "bcc", "kernel types", "tracepoints", "bpffs"):
         assert row in table
     assert "FAIL" not in table
     code, table, _ = run_agent("--check", program=("-c", UNPRIVILEGED))

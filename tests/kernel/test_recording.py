@@ -14,6 +14,7 @@ from tests.kernel.workload import ADDRESS, NOBODY, Island, copy_as, run
 
 AS_NOBODY = """
 import os, sys
+from actors.agent import command
 from actors.agent.__main__ import main
 import trio, structlog.dev, traceback, encodings.idna  # imported while we may still read them
 user = int(sys.argv[1])

@@ -1,0 +1,80 @@
+"""What the command line asks for: a check, the topology, a replay, a clean-up, or to watch."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from pathlib import Path
+
+from actors import config, logs, stdio
+from actors.agent import checks, endpoint
+from actors.agent.exits import ExitCode, StartError
+from actors.agent.settings import Settings
+from actors.runtime import TopologyError, render
+from bpf.attach import Loading
+
+
+def run(options: argparse.Namespace, loading: Loading | None) -> int:
+    """Do it; the exit code.
+
+    Args:
+        options: of `actors.agent.__main__`.
+        loading: the loader at work already, if any; it is the caller's to stop.
+    """
+    logs.configure(pretty=options.output == "pretty")
+    try:
+        return _run(options, loading)
+    except config.ConfigError as error:
+        _say(str(error))
+        return ExitCode.CONFIG
+    except StartError as error:
+        _say(str(error))
+        return error.code
+
+
+def _run(options: argparse.Namespace, loading: Loading | None) -> int:
+    program = Path(__file__).resolve().parent
+    settings, source = config.load(
+        Settings, start=_working_directory() or program, program=program, chosen=options.config
+    )
+    if source.path is None:
+        _say("warning: no lavender.toml found; using the built-in defaults")
+    if options.detach:
+        return _print(endpoint.detach(settings.agent.agent_id))
+    try:
+        topology = endpoint.build_topology(settings)
+    except TopologyError as error:
+        lines = [f"{source}: {problem}" for problem in error.problems]
+        raise config.ConfigError("\n".join(lines)) from error
+    if options.show_topology:
+        return _print(render(topology))
+    if options.check:
+        table, good = checks.check(settings, source)
+        return _print(table) or (0 if good else 1)
+    if options.replay:
+        return endpoint.replay(settings, options.replay, output=options.output)
+    return endpoint.watch(settings, output=options.output, record=options.record, loading=loading)
+
+
+def _working_directory() -> Path | None:
+    """None if it has been removed."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
+def _print(text: str) -> int:
+    """Print what was asked for; the exit code."""
+    try:
+        stdio.write_all(1, text)
+    except OSError as error:
+        _say(f"standard output: {error.strerror}")
+        return 1
+    return 0
+
+
+def _say(text: str) -> None:
+    """One message for the operator; without standard error there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        stdio.write_all(2, f"lavender: {text}\n")
