@@ -54,10 +54,13 @@ class Keeper(Actor):
             await self._session.wait_connected()
             try:
                 await streams.ensure(
-                    self._session, consumers=self._consumers, replicas=self._replicas
+                    self._session,
+                    streams=streams.used_by(self._consumers),
+                    consumers=self._consumers,
+                    replicas=self._replicas,
                 )
                 self._ready.set()
-                await streams.make_room(self._session, streams.STREAMS)
+                await streams.make_room(self._session, streams.read_by(self._consumers))
             except Unreachable as error:
                 if not complained:
                     self.context.log.warning("streams cannot be looked after", why=str(error))

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from actors.agent.settings import Settings
+from services.settings import Settings as ServiceSettings
 
 _HEAD = """# Configuration
 
@@ -34,15 +35,18 @@ The agent's actors. `strategy` is `one_for_one`, `one_for_all` or `rest_for_one`
 stop everything; a stop drains within `drain_secs`. Each `[topology.agent.actors.<name>]` has a `kind`, the actors it
 tells (`to`, in order), a `mailbox` (`capacity` in messages; `overflow` `block`, `drop_newest` or `drop_oldest`), a
 `restart` type (`permanent`, `transient`, `temporary`) and, for a `ring_reader`, `options = { ring = "EXEC_EVENTS" }`.
-Kinds: `ring_clock`, `ring_reader`, `correlator`, `responder`, `heartbeat`, `recorder`, `event_console`, `alert_console`.
-`--show-topology` prints what a file means.
+Kinds: `ring_clock`, `ring_reader`, `correlator`, `responder`, `heartbeat`, `publisher`, `recorder`, `event_console`,
+`alert_console`. `--show-topology` prints what a file means.
+
+A service without a `[topology.<service>]` of its own runs the one it prints with `--show-topology`.
 """
 
 
 def render() -> str:
     """The document."""
     parts = [_HEAD]
-    for section, field in Settings.model_fields.items():
+    fields = {**Settings.model_fields, **ServiceSettings.model_fields}
+    for section, field in fields.items():
         model = field.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
             parts.append(f"\n## `[{section}]`\n\n| key | default | meaning |\n|---|---|---|\n")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 NatsUrl = Field(
     default="nats://127.0.0.1:4222",
     max_length=1024,
-    pattern=r"^(nats|tls|ws|wss)://\S+$",
+    pattern=r"^(nats|tls)://\S+$",
     description="The broker.",
 )
 

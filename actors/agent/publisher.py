@@ -33,6 +33,7 @@ from transport.spool_records import Marks, NewItem
 from transport.subjects import subject
 
 _FAREWELL_SECS = 2.0
+_OWING_SECS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,8 @@ class Publisher(Actor):
             nursery.start_soon(publishing.shipping.run)
             await self._take(work, publishing.settings.batch_ms / 1000)
             await work.close(final=True)
+            if work.owing:
+                await work.close()
             with trio.move_on_after(_FAREWELL_SECS):
                 await publishing.shipping.emptied()
             nursery.cancel_scope.cancel()
@@ -108,7 +111,7 @@ class Publisher(Actor):
                 return
             if waiting.cancelled_caught:
                 await work.close()
-                due = math.inf
+                due = trio.current_time() + _OWING_SECS if work.owing else math.inf
                 continue
             if isinstance(message, Status):
                 await work.beat(message.record)
@@ -116,7 +119,7 @@ class Publisher(Actor):
                 work.add(message)
                 if work.pending >= EVENTS_MAX or work.alerts:
                     await work.close()
-                    due = math.inf
+                    due = trio.current_time() + _OWING_SECS if work.owing else math.inf
                 elif due == math.inf:
                     due = trio.current_time() + batch_secs
             mailbox.done()
@@ -150,6 +153,8 @@ class _Spooling:
         self._alerts_dropped = 0
         self._gaps = list(publishing.start_gaps)
         self._lost_with_spool: list[Evicted] = []
+        self.owing = False
+        """The last append evicted something that only the next batch can tell of."""
         self._evidence = EvidenceLog(
             window_ms=publishing.evidence_window_ms,
             watching_since_unix_ms=publishing.watching_since_unix_ms,
@@ -182,7 +187,7 @@ class _Spooling:
     async def close(self, *, final: bool = False) -> None:
         """Spool what waits, then let the rings give back its space."""
         await trio.lowlevel.checkpoint()
-        if not (self._events or self.alerts or final):
+        if not (self._events or self.alerts or self.owing or final):
             self._release()
             return
         now_ms = self._clock_ms()
@@ -245,6 +250,7 @@ class _Spooling:
         self._maker.keep()
         self._alerts += alerts
         self._alerts_dropped += sum(each.items for each in losses if each.kind == "alert")
+        self.owing = bool(losses)
         self._gaps = []
         if self._failing:
             self._failing = False

@@ -130,9 +130,7 @@ def _policy_version(settings: Settings) -> str:
     return hashlib.sha256(policy.encode()).hexdigest()[:16]
 
 
-def try_to_open(
-    settings: Settings, prepared: Prepared | None, sensor: Sensor
-) -> Publishing | None:
+def try_to_open(settings: Settings, prepared: Prepared | None, sensor: Sensor) -> Publishing | None:
     """`open_publishing`, or None: an agent without a spool still detects and responds."""
     if prepared is None:
         return None

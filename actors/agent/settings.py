@@ -29,7 +29,7 @@ class AgentSettings(BaseModel):
     nats_url: str = Field(
         default="nats://127.0.0.1:4222",
         max_length=1024,
-        pattern=r"^(nats|tls|ws|wss)://\S+$",
+        pattern=r"^(nats|tls)://\S+$",
         description="The broker.",
     )
     telemetry_subject_prefix: SubjectPrefix = Field(

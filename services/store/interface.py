@@ -24,7 +24,7 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):  # noqa: N818 - it says what is so
-    """It cannot be reached now; nothing was stored, and the same call may succeed later."""
+    """It cannot be reached now. All of the call was stored or nothing; make it again later."""
 
 
 class StoreRefused(StoreError):  # noqa: N818 - it says what happened
@@ -47,7 +47,9 @@ class Added:
 class EpochFacts:
     """What the store knows of one life of an agent, out of the batches received in a time range.
 
-    Events of version 1 have no epoch: they are gathered under ``epoch = ""``.
+    ``next_seq - first_seq = stored + rejected (without overlap) + missing_events +
+    outside_events``. Events of version 1 have no epoch: they are gathered under ``epoch = ""``. An
+    epoch of which only alerts or evictions are known has no batches and no counters.
     """
 
     tenant_id: str
@@ -61,24 +63,32 @@ class EpochFacts:
     next_seq: int
     """One more than the last sequence number."""
     accepted: int
-    """Events ingest let through."""
+    """Events ingest let through: ``stored`` and those rejected as ``overlap``."""
     stored: int
     """Event rows written."""
     rejected: Mapping[str, int]
-    """Events ingest took out of batches, by reason."""
+    """Events ingest took out of batches, by reason; as ``overlap`` also those the store refused,
+    because another batch had claimed their sequence numbers."""
     missing: Sequence[tuple[int, int]]
     """Runs of sequence numbers, first and last, between ``first_seq`` and ``next_seq`` of which no
-    batch came; in order, at most 1,000."""
+    batch came at any time; in order, at most 1,000."""
+    missing_events: int
+    """How many there are in all of these runs, also those beyond the 1,000."""
+    outside_events: int
+    """Sequence numbers between ``first_seq`` and ``next_seq`` whose batch was received before or
+    after the range."""
     counters: Counters
-    """The agent's counters with the last batch of the range."""
+    """The agent's counters with the last batch of the range; gaps and evictions are below."""
     counters_before: Counters | None
-    """Those with the last batch before the range; None if there was none in this epoch."""
+    """Those with the last batch, by number, before the first of the range; None if there is none
+    in this epoch."""
     alerts_stored: int
     gaps: Sequence[Gap] = ()
     """What the agent reported, at most 1,000."""
     evicted: Sequence[tuple[int, int, str]] = ()
     """Runs of this epoch's sequence numbers that left the spool unsent: first, last, reason; as
-    any epoch of the agent reported them, each once."""
+    any epoch of the agent reported them, each once, at most 10,000. Those that were first reported
+    in the range, and those that touch ``first_seq`` to ``next_seq``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +125,10 @@ class Store(Protocol):
         """Store what was refused and why."""
 
     async def retain(self, now_unix_ms: int) -> None:
-        """Remove what is older than the retention, prepare partitions for what is to come."""
+        """Remove what is older than the retention, prepare partitions for what is to come.
+
+        Whole days (UTC) are removed, so things stay up to a day longer.
+        """
 
     async def ledger(
         self,

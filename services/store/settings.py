@@ -16,10 +16,15 @@ class StoreSettings(BaseModel):
         default="sqlite:lavender.db",
         max_length=1024,
         pattern=r"^(sqlite:.+|postgres(ql)?://.*)$",
-        description="`sqlite:PATH` or `postgresql://user:password@host/database`.",
+        repr=False,  # it may hold a password
+        description="`sqlite:PATH` or `postgresql://user:password@host/database`; the password may "
+        "instead come from the environment (`PGPASSWORD`) or `~/.pgpass`.",
     )
     retention_days: int = Field(
-        default=30, ge=1, le=3650, description="Events older than this are removed."
+        default=30,
+        ge=2,  # a message the broker still holds (for a day) must find its line, or comes in twice
+        le=3650,
+        description="Events older than this are removed.",
     )
     alert_retention_days: int = Field(
         default=365, ge=1, le=3650, description="Alerts older than this are removed."

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def running(tmp_path: Path) -> Iterator[Backend]:
         yield made
 
 
-def published(running: Backend, **overrides: str) -> dict[str, str]:
+def published(running: Backend, **overrides: str) -> dict[str, Any]:
     return {
         "LAVENDER_PUBLISH__ENABLED": "true",
         "LAVENDER_PUBLISH__SPOOL": str(running.folder / "spool"),

@@ -1,0 +1,97 @@
+"""The measures of the stores: rows a second, each call a transaction that is on the disk."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from services.store import open_store
+from services.store.interface import Store
+from services.store.settings import StoreSettings
+from tests.bench.measures import Row
+from tests.bench.rig import Rig
+from tests.services.postgres import cluster
+from tests.services.store.cast import batch, mixed
+from transport import crossing
+from transport.messages import CanonicalBatch, encode
+
+_EVENTS = 500
+_MESSAGES_PER_CALL = 10
+_CALLS = 30
+_RUNS = 3
+
+
+def sqlite_rows(rig: Rig) -> list[Row]:
+    """Rows a second into a fresh SQLite file."""
+    paths = iter(range(_RUNS))
+    return _measure("SQLite", 40_000, lambda: f"sqlite:{rig.folder}/bench-{next(paths)}.db")
+
+
+def postgres_rows(rig: Rig) -> list[Row]:
+    """Rows a second into a fresh database of a private PostgreSQL, fsync on."""
+    with cluster(fsync=True) as server:
+        return _measure("PostgreSQL", 25_000, server.new_database)
+
+
+def _measure(name: str, bar: int, new_url: Callable[[], str]) -> list[Row]:
+    speeds = [trio.run(_fill, StoreSettings(url=new_url())) for _ in range(_RUNS)]
+    median = statistics.median(speeds)
+    spread = f"{min(speeds):,.0f}-{max(speeds):,.0f} in {_RUNS} runs"
+    return [
+        Row(
+            f"{name}: batches of {_EVENTS}, {_MESSAGES_PER_CALL} a call, duplicates rejected",
+            f"{median:,.0f} rows/s",
+            f"≥ {bar:,}",
+            median >= bar,
+            spread,
+        )
+    ]
+
+
+async def _fill(settings: StoreSettings) -> float:
+    """Rows a second of one store, a tenth of the messages coming twice."""
+    async with crossing.open_loop():
+        store = open_store(settings)
+        await store.open()
+        try:
+            return await _calls(store)
+        finally:
+            await store.close()
+
+
+async def _calls(store: Store) -> float:
+    epoch = os.urandom(8).hex()
+    events, now_ms = mixed(_EVENTS), time.time_ns() // 1_000_000
+    wire = msgspec.json.Decoder(CanonicalBatch)
+    rows, seconds = 0, 0.0
+    again: list[CanonicalBatch] = []
+    for call in range(_CALLS + 2):
+        # Through the wire, so that no two events share a text, as they would not in a writer.
+        messages = [
+            wire.decode(
+                encode(
+                    batch(
+                        number,
+                        epoch=epoch,
+                        events=events,
+                        first_seq=number * _EVENTS,
+                        received_at_unix_ms=now_ms,
+                    )
+                )
+            )
+            for number in range(call * _MESSAGES_PER_CALL, (call + 1) * _MESSAGES_PER_CALL)
+        ]
+        begin = time.perf_counter()
+        added = await store.add_telemetry([*messages, *again])
+        spent = time.perf_counter() - begin
+        again = messages[:1]
+        if call >= 2:  # the first calls warm up
+            rows, seconds = rows + added.rows, seconds + spent
+    if rows != _CALLS * _MESSAGES_PER_CALL * _EVENTS:
+        raise AssertionError(f"{rows} rows were stored")
+    return rows / seconds
