@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 AGENT_ARGS ?=
 
-.PHONY: help setup packages run test lint format bench soak coverage docs lock clean
+.PHONY: help setup packages run test lint format bench soak faults coverage docs lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,7 +26,10 @@ run: setup ## start the agent (AGENT_ARGS="--output pretty")
 	$(SUDO) $(PYTHON) -m actors.agent $(AGENT_ARGS)
 
 test: setup ## every test but the long ones
-	$(PYTHON) -m pytest -q -m "not soak" $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m "not soak and not faults" $(PYTEST_ARGS)
+
+faults: setup ## kill, cut, fill and slow down parts of the backend
+	$(PYTHON) -m pytest -q -m faults $(PYTEST_ARGS)
 
 soak: setup ## ten minutes of mixed flood
 	$(PYTHON) -m pytest -q -m soak $(PYTEST_ARGS)
@@ -35,7 +38,7 @@ lint: setup ## style, types, trio's pitfalls, import order between packages
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	git ls-files 'actors/*.py' | xargs $(VENV)/bin/flake8-async --enable=ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC109,ASYNC119,ASYNC910,ASYNC911,ASYNC912,ASYNC913
+	git ls-files 'actors/*.py' 'services/*.py' ':!services/store' | xargs $(VENV)/bin/flake8-async --enable=ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC109,ASYNC119,ASYNC910,ASYNC911,ASYNC912,ASYNC913
 
 format: setup ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix .
@@ -45,7 +48,7 @@ bench: setup ## measure speed and size on this machine (BENCH_ARGS="--json")
 	@$(SUDO) $(PYTHON) -m tests.bench $(BENCH_ARGS)
 
 coverage: setup ## branch coverage of everything
-	$(PYTHON) -m coverage run -m pytest -q -m "not soak" $(PYTEST_ARGS)
+	$(PYTHON) -m coverage run -m pytest -q -m "not soak and not faults" $(PYTEST_ARGS)
 	$(PYTHON) -m coverage report -m
 
 docs: setup ## write docs/CONFIGURATION.md from the models

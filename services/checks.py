@@ -29,6 +29,7 @@ async def check(resources: Resources, topology: Topology) -> tuple[str, bool]:
 
 
 async def _row(name: str, test: Callable[[], Awaitable[str]]) -> tuple[str, bool, str]:
+    await trio.lowlevel.checkpoint()
     try:
         with trio.fail_after(_WITHIN_SECS):
             return name, True, await test()
@@ -44,6 +45,7 @@ async def _broker(resources: Resources) -> str:
     async with trio.open_nursery() as nursery:
 
         async def stay_connected() -> None:
+            await trio.lowlevel.checkpoint()
             try:
                 await session.run()
             except TransportError as error:

@@ -64,6 +64,7 @@ class Gate:
         await self.store.close()
 
     async def _open(self) -> None:
+        await trio.lowlevel.checkpoint()
         if self._opened:
             return
         async with self._opening:

@@ -37,6 +37,7 @@ CONFIG_ERROR = 2
 BROKER_ERROR = 71
 STORE_ERROR = 74
 _GOODBYE_SECS = 2.0
+_SERVER_STOPS_SECS = 10.0
 
 
 def parser(name: str) -> argparse.ArgumentParser:
@@ -193,6 +194,7 @@ async def _live(
         async with crossing.open_loop(), trio.open_nursery() as nursery:
 
             async def stay_connected() -> None:
+                await trio.lowlevel.checkpoint()
                 try:
                     await session.run()
                 except TransportError as error:
@@ -206,17 +208,19 @@ async def _live(
                 outcome = await run_topology(topology, ready=announce)
                 for claims in resources.claims:
                     claims.give_back_all()
+            if gate is not None:
+                with trio.move_on_after(_GOODBYE_SECS, shield=True):
+                    await gate.close()
             nursery.cancel_scope.cancel()
     finally:
-        with trio.move_on_after(_GOODBYE_SECS, shield=True):
-            if gate is not None:
-                await gate.close()
         if server is not None:
-            await server.stop()
+            with trio.move_on_after(_SERVER_STOPS_SECS, shield=True):
+                await server.stop()
     return outcome
 
 
 async def _started(server: EmbeddedServer, failures: list[Exception]) -> bool:
+    await trio.lowlevel.checkpoint()
     try:
         await server.start()
     except ServerError as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
+import trio
 
 from actors.runtime import Actor
 from services.claims import Claims, Deliveries
@@ -112,6 +113,7 @@ class Writer(Actor):
         return decoded
 
     async def _store(self, good: Sequence[tuple[Delivery, Any]]) -> None:
+        await trio.lowlevel.checkpoint()
         if not good:
             return
         messages = [decoded for _, decoded in good]

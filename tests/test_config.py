@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from actors import config
 from actors.agent.settings import Settings
+from services.settings import Settings as ServiceSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,6 +105,22 @@ def test_the_shipped_file_is_valid() -> None:
     )
     assert str(source) == str(ROOT / "lavender.toml")
     assert settings.response.dry_run
+    config.load(
+        ServiceSettings,
+        start=Path("/"),
+        program=ROOT,
+        chosen=ROOT / "lavender.toml",
+        environment={},
+    )
+
+
+def test_each_program_validates_its_own_sections(tmp_path: Path) -> None:
+    file = tmp_path / "lavender.toml"
+    file.write_text('[ingest]\nagent_events_per_sec = "many"\n[response]\nkill_threshold = 7\n')
+    settings, _ = config.load(Settings, start=tmp_path, program=tmp_path, environment={})
+    assert settings.response.kill_threshold == 7
+    with pytest.raises(config.ConfigError, match=r"ingest\.agent_events_per_sec = 'many'"):
+        config.load(ServiceSettings, start=tmp_path, program=tmp_path, environment={})
 
 
 # What the environment overrides
@@ -140,7 +157,7 @@ def test_other_variables_are_not_ours(tmp_path: Path) -> None:
 def test_a_variable_of_no_section_is_an_error(tmp_path: Path) -> None:
     text = complaint(tmp_path, LAVENDER_AGNET__AGENT_ID="x")
     assert "LAVENDER_AGNET__AGENT_ID names no section" in text
-    assert "AGENT, FILTERS, RESPONSE, TOPOLOGY" in text
+    assert "AGENT, ALERT_WRITER, BROKER, FILTERS, INGEST" in text
 
 
 def test_a_variable_of_no_key_is_an_error_that_names_the_variable(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ Handler: TypeAlias = Callable[[bytes, bytes, bytes, bytes | None], None]
 OLDEST = (2, 10, 0)
 _CONNECT_SECS = 5
 _CLOSE_SECS = 1.0
+_ABORT_SECS = 0.2
 _BUFFER_BYTES = 128 * 1024
 _PINGS_UNANSWERED = 2
 
@@ -67,20 +68,19 @@ class _Tcp(TcpTransport):
         writer = self._io_writer
         if writer is None:
             return
-        if writer.is_closing():
-            # It broke. If that was in the TLS handshake, `wait_closed` would wait for ever.
-            writer.transport.abort()
-            await asyncio.sleep(0)
-            return
-        with contextlib.suppress(OSError, RuntimeError):
-            writer.writelines(waiting)
-        writer.close()
+        broken = writer.is_closing()
+        if not broken:
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.writelines(waiting)
+            writer.close()
         closed = asyncio.ensure_future(writer.wait_closed())
-        # Not `wait_for`: to cancel `wait_closed` is to break it.
-        await asyncio.wait({closed}, timeout=_CLOSE_SECS)
+        if not broken:
+            # Not `wait_for`: to cancel `wait_closed` is to break it.
+            await asyncio.wait({closed}, timeout=_CLOSE_SECS)
         if not closed.done():  # the peer does not read
             writer.transport.abort()
-            await asyncio.wait({closed}, timeout=_CLOSE_SECS)
+            # After a TLS handshake that failed this would be for ever: asyncio forgets to tell.
+            await asyncio.wait({closed}, timeout=_ABORT_SECS)
         closed.cancel()
         await asyncio.gather(closed, return_exceptions=True)
 

@@ -221,6 +221,7 @@ class _Spooling:
         self, items: Sequence[NewItem], counters: Counters, *, events: int, alerts: int
     ) -> None:
         """Spool messages, or count what they held as dropped."""
+        await trio.lowlevel.checkpoint()
         shipping = self._publishing.shipping
         marks = Marks(
             load_id=self._sensor.load_id,
@@ -274,6 +275,7 @@ class _Spooling:
 
     async def beat(self, record: dict[str, Any]) -> None:
         """Publish a heartbeat; without a connection it goes nowhere, for the next one says more."""
+        await trio.lowlevel.checkpoint()
         publishing = self._publishing
         sender = publishing.sender
         try:

@@ -147,6 +147,7 @@ class Shipping:
 
     async def _send_some(self) -> str:
         """Send what is oldest, or wait for something; why it failed, empty if it did not."""
+        await trio.lowlevel.checkpoint()
         now_secs = trio.current_time()
         self._put_off = {each: due for each, due in self._put_off.items() if due > now_secs}
         try:
@@ -187,6 +188,7 @@ class Shipping:
         return ""
 
     async def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
+        await trio.lowlevel.checkpoint()
         done = [item for item, receipt in zip(items, receipts, strict=True) if receipt.stored]
         told = [run for item in done for run in self._telling.pop(item.message_id, ())]
 

@@ -7,6 +7,7 @@ from actors.agent.correlator import Correlator
 from actors.agent.endpoint import build_topology
 from actors.agent.heartbeat import Heartbeat
 from actors.agent.kinds import Resources, agent_kinds
+from actors.agent.publisher import Publisher
 from actors.agent.readers import RingClock, RingReader
 from actors.agent.recording import Recorder
 from actors.agent.responder import Responder
@@ -21,6 +22,7 @@ CLASSES: dict[str, type[Actor]] = {
     "correlator": Correlator,
     "responder": Responder,
     "heartbeat": Heartbeat,
+    "publisher": Publisher,
     "recorder": Recorder,
     "event_console": EventConsole,
     "alert_console": AlertConsole,
@@ -54,7 +56,7 @@ def test_every_actor_of_the_default_topology_can_be_made() -> None:
 
 
 def test_a_topology_can_be_looked_at_with_nothing_attached() -> None:
-    assert len(build_topology(Settings()).children) == 12
+    assert len(build_topology(Settings()).children) == 13
 
 
 def test_all_readers_take_turns_from_one_clock() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 
-from tests.bench import measures
+from tests.bench import backend, measures, spool, stores
 from tests.bench.measures import Row
 from tests.bench.rig import Rig
 
@@ -28,6 +28,15 @@ MEASURES: dict[str, Callable[[Rig], list[Row]]] = {
     "start": measures.start,
     "memory": measures.memory,
     "bpftrace": measures.compare_bpftrace,
+    "spool": spool.spool_cost,
+    "store-sqlite": stores.sqlite_rows,
+    "store-postgres": stores.postgres_rows,
+    "ingest": backend.ingest,
+    "writer-sqlite": backend.writer_sqlite,
+    "writer-postgres": backend.writer_postgres,
+    "publishing": backend.publishing,
+    "latency": backend.latency,
+    "endurance": backend.endurance,
 }
 _MARKS = {True: "holds", False: "MISSED", None: ""}
 

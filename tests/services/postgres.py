@@ -96,21 +96,18 @@ class Cluster:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """``kill -9`` of the postmaster and, as when the machine dies, of all its children."""
+        """``kill -9`` of every process of the server at once, as when the machine dies."""
         assert self._process is not None
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        self._process.kill()
-        for child in children:
-            try:
-                os.kill(int(child), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self._process.wait()
-        # A server refuses to start while a child of the one before holds its shared memory.
+        os.kill(self.pid, signal.SIGSTOP)  # it starts nobody any more
         deadline = time.monotonic() + _READY_SECS
-        while any(Path(f"/proc/{child}").exists() for child in children):
+        # A server refuses to start while a child of the one before holds its shared memory.
+        while children := self._children():
             assert time.monotonic() < deadline
-            time.sleep(0.01)
+            for child in children:
+                _signal(child, signal.SIGKILL)
+            time.sleep(0.005)
+        self._process.kill()
+        self._process.wait()
 
     def pause(self) -> None:
         """Freeze every process of the server: connections stand, and nobody answers."""
@@ -121,12 +118,20 @@ class Cluster:
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, number: int) -> None:
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        for pid in (self.pid, *map(int, children)):
+        for pid in (self.pid, *self._children()):
+            _signal(pid, number)
+
+    def _children(self) -> list[int]:
+        """The living children of the postmaster; the kernel's own list of them may skip some."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
-                os.kill(pid, number)
-            except ProcessLookupError:
+                state, parent, *_ = stat.read_text().rpartition(")")[2].split()
+            except OSError:  # gone meanwhile
                 continue
+            if int(parent) == self.pid and state != "Z":
+                found.append(int(stat.parent.name))
+        return found
 
     def stop(self) -> None:
         """Stop the server at once, cleanly; safe when it does not run."""
@@ -168,6 +173,13 @@ class Cluster:
             group=_group(self._account),
             extra_groups=None if self._account is None else [],
         )
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
 
 
 @contextmanager

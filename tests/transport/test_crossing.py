@@ -1,4 +1,5 @@
 import asyncio
+import gc
 
 import pytest
 import trio
@@ -44,3 +45,32 @@ async def test_cancelled_it_is_waited_for() -> None:
 async def test_without_a_loop_it_says_what_is_missing() -> None:
     with pytest.raises(RuntimeError, match="open_loop"):
         await call(double, 1)
+
+
+async def forget(error: Exception) -> None:
+    asyncio.get_running_loop().create_future().set_exception(error)
+    await asyncio.sleep(0)
+    gc.collect()
+
+
+async def test_an_error_that_a_library_forgot_does_not_end_the_program() -> None:
+    async with open_loop():
+        await call(forget, ConnectionError("closed"))
+        await trio.sleep(0.01)
+        assert await call(double, 4) == 8
+
+
+async def test_a_task_that_dies_unseen_does() -> None:
+    async def fail() -> None:
+        raise LookupError("no")
+
+    async def leave() -> None:
+        task = asyncio.get_running_loop().create_task(fail())
+        await asyncio.sleep(0.01)
+        del task
+        gc.collect()
+
+    with pytest.RaisesGroup(LookupError, flatten_subgroups=True):
+        async with open_loop():
+            await call(leave)
+            await trio.sleep(5)

@@ -126,8 +126,9 @@ async def test_a_backend_that_is_ended_costs_one_call(
 
 async def test_a_server_that_does_not_answer_is_given_up(victim: Cluster, loop: None) -> None:
     place = PostgresPlace(victim)
-    store = PostgresStore(place.settings, call_secs=0.5)
+    store = PostgresStore(place.settings)
     await store.open()
+    store._call_secs = 0.3
     victim.pause()
     try:
         for _ in range(2):
