@@ -40,10 +40,11 @@ RINGS = dict(
 HEADER = b'{"lavender_recording":1,"boot_id":"x","boot_unix_ns":5,"seeds":[]}\n'
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40)
-u64 = st.integers(0, 2**64 - 1)
+i63 = st.integers(0, 2**63 - 1)
 u32 = st.integers(0, 2**32 - 1)
-stamp = {"time_ns": u64, "pid": u32, "start_ns": u64}
-parent = {"ppid": u32, "parent_start_ns": u64, "uid": u32}
+pids = st.integers(0, 2**31 - 1)
+stamp = {"time_ns": i63, "pid": pids, "start_ns": i63}
+parent = {"ppid": pids, "parent_start_ns": i63, "uid": u32}
 argv = st.lists(texts, max_size=3).map(tuple)
 events: st.SearchStrategy[Any] = st.one_of(
     st.builds(ForkEvent, **stamp, **parent, comm=texts),
@@ -52,7 +53,7 @@ events: st.SearchStrategy[Any] = st.one_of(
         **stamp,
         **parent,
         login_uid=u32,
-        cgroup_id=u64,
+        cgroup_id=i63,
         comm=texts,
         filename=texts,
         exe=texts,
