@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from transport.session import Delivery
-
 from transport.messages import Invalid
+from transport.session import Delivery
 from transport.subjects import Address
 
 _SHOWN_MAX = 4096
