@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -348,10 +349,7 @@ class Session:
             raise
         finally:
             if not opened:
-                opening.cancel()
-                await asyncio.wait({opening}, timeout=_GIVE_UP_SECS)
-                await wire.shut()
-                await asyncio.wait({opening}, timeout=_GIVE_UP_SECS)
+                await _to_its_end(_abandon(opening, wire))
         return wire
 
     async def _use(self, wire: Wire) -> None:
@@ -374,7 +372,7 @@ class Session:
             self._link = None
             self._up = trio.Event()
             link.end(f"the connection to {self._shown} was lost: {reason}")
-            await wire.shut()
+            await _to_its_end(wire.shut())
 
     def _unreachable(self, reason: str) -> None:
         if reason not in self._told and len(self._told) < _TOLD_MAX:
@@ -409,6 +407,28 @@ def delay_secs(attempt: int, *, chance: float) -> float:
     """
     longest = min(_DELAY_MAX_SECS, _DELAY_FIRST_SECS * 2.0 ** min(attempt, 10))
     return longest * (1 + chance) / 2
+
+
+async def _abandon(opening: asyncio.Future[None], wire: Wire) -> None:
+    """Leave a connection that is not open yet."""
+    opening.cancel()
+    await asyncio.wait({opening}, timeout=_GIVE_UP_SECS)
+    await wire.shut()  # which ends whatever swallowed the cancellation
+    await asyncio.wait({opening}, timeout=_GIVE_UP_SECS)
+
+
+async def _to_its_end(cleanup: Coroutine[Any, Any, None]) -> None:
+    """Clean up, asyncio's way of a shield: who is cancelled meanwhile is cancelled afterwards."""
+    task = asyncio.ensure_future(cleanup)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _is_refusal(error: BaseException) -> bool:
