@@ -132,17 +132,18 @@ async def test_the_death_of_its_starter_kills_it(tmp_path: Path) -> None:
         cwd=ROOT,
     )
     assert starter.stdout is not None
-    with trio.fail_after(20):
-        said = b""
-        while not (found := re.search(rb"^pid (\d+)\n", said, re.MULTILINE)):
-            said += await starter.stdout.receive_some()
-    pid = int(found[1])
-    descriptor = os.pidfd_open(pid)
     try:
+        said = b""
+        with trio.fail_after(20):
+            while not (found := re.search(rb"^pid (\d+)\n", said, re.MULTILINE)):
+                said += await starter.stdout.receive_some()
+        descriptor = os.pidfd_open(int(found[1]))
+    finally:
         starter.kill()
         await starter.wait()
+        await starter.stdout.aclose()
+    try:
         with trio.fail_after(10):
             await trio.lowlevel.wait_readable(descriptor)
     finally:
         os.close(descriptor)
-        await starter.stdout.aclose()
