@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bpf import records
 from bpf.errors import RecordError
@@ -25,8 +25,8 @@ Decoded = tuple[list[T], int]
 Decoder = Callable[[memoryview, Callable[..., T]], Decoded[T]]
 
 _LENGTH = struct.Struct("<I")
-_FORK = struct.Struct("<" + records.FORK.code)
-_EXIT = struct.Struct("<" + records.EXIT.code)
+_FORK = struct.Struct("<I4x" + records.FORK.code)
+_EXIT = struct.Struct("<I4x" + records.EXIT.code)
 _OPEN = struct.Struct("<" + records.OPEN.code)
 _CONNECT = struct.Struct("<" + records.CONNECT.code)
 _EXEC = struct.Struct("<" + records.EXEC.code)
@@ -50,7 +50,7 @@ def _comm(raw: bytes) -> str:
     return text(raw)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def kernel_path(raw: bytes) -> str:
     """The path whose components, leaf first and each ended by NUL, are ``raw``."""
     parts = raw.decode("utf-8", "backslashreplace").split("\0")[-2::-1]
@@ -80,6 +80,29 @@ def _records(window: memoryview) -> Iterator[tuple[int, int, int]]:
         position += size
 
 
+def _slots(
+    window: memoryview, slot: struct.Struct, layout: records.Layout
+) -> tuple[list[tuple[Any, ...]], int]:
+    """The committed records of a ring whose records are all of one size, and their bytes.
+
+    Each with its length in front. They are read in one go up to the first that is special.
+    """
+    found = []
+    consumed, size_without_header = 0, slot.size - HEADER_BYTES
+    for fields in slot.iter_unpack(window[: len(window) - len(window) % slot.size]):
+        if fields[0] != size_without_header:
+            break
+        found.append(fields)
+        consumed += slot.size
+    rest = window[consumed:]
+    for begin, length, size in _records(rest):
+        if length:
+            _expect(layout, length, size_without_header)
+            found.append(slot.unpack_from(rest, begin - HEADER_BYTES))
+        consumed += size
+    return found, consumed
+
+
 def _expect(layout: records.Layout, length: int, at_least: int) -> None:
     if length < at_least:
         raise RecordError(f"{layout.name} record of {length} bytes; expected {at_least} or more")
@@ -88,13 +111,8 @@ def _expect(layout: records.Layout, length: int, at_least: int) -> None:
 def decode_forks(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
     """``make(time_ns, pid, start_ns, ppid, parent_start_ns, uid, comm)`` for each record."""
     events: list[T] = []
-    consumed = 0
-    for begin, length, size in _records(window):
-        consumed += size
-        if not length:
-            continue
-        _expect(records.FORK, length, _FORK.size)
-        time_ns, start, pid, uid, parent_start, ppid, _, comm = _FORK.unpack_from(window, begin)
+    slots, consumed = _slots(window, _FORK, records.FORK)
+    for _, time_ns, start, pid, uid, parent_start, ppid, _, comm in slots:
         events.append(make(time_ns, pid, start, ppid, parent_start, uid, _comm(comm)))
     return events, consumed
 
@@ -105,13 +123,8 @@ def decode_exits(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
     The status is that of wait(2): the signal in the low seven bits, the exit code above.
     """
     events: list[T] = []
-    consumed = 0
-    for begin, length, size in _records(window):
-        consumed += size
-        if not length:
-            continue
-        _expect(records.EXIT, length, _EXIT.size)
-        time_ns, start, pid, _uid, status, _ = _EXIT.unpack_from(window, begin)
+    slots, consumed = _slots(window, _EXIT, records.EXIT)
+    for _, time_ns, start, pid, _uid, status, _ in slots:
         events.append(make(time_ns, pid, start, status >> 8 & 0xFF, status & 0x7F))
     return events, consumed
 
@@ -210,11 +223,12 @@ def split_arguments(raw: bytes, total: int) -> tuple[tuple[str, ...], bool]:
     """
     if not raw:
         return (), total > 0
-    parts = raw.split(b"\0")
+    # NUL is in no character of UTF-8, not even in a broken one: decoding may come first.
+    parts = raw.decode("utf-8", "backslashreplace").split("\0")
     if not parts[-1]:
         parts.pop()
     cut = total > len(raw) or len(parts) > _ARGUMENTS_MAX
-    return tuple(p.decode("utf-8", "backslashreplace") for p in parts[:_ARGUMENTS_MAX]), cut
+    return tuple(parts[:_ARGUMENTS_MAX]), cut
 
 
 def decode_execs(window: memoryview, make: Callable[..., T]) -> Decoded[T]:

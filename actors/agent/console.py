@@ -44,7 +44,7 @@ class Stream:
 
         Cancelled, a line may have been written in part.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self.closed:
             self.lines_dropped += len(lines)
             return False

@@ -19,7 +19,7 @@ from actors.agent.messages import (
 )
 from actors.agent.sensor import RING_NAMES, Sensor
 from actors.detection.alerts import Alert
-from actors.detection.engine import Engine
+from actors.detection.engine import Engine, Traced
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
 from actors.detection.names import NameList
 from actors.detection.settings import FilterSettings
@@ -78,7 +78,7 @@ class Correlator(Actor):
         if len(self._parts) == message.expected:
             await self._process()
         else:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
         return None
 
     async def stop(self) -> None:
@@ -87,51 +87,37 @@ class Correlator(Actor):
         await super().stop()
 
     async def _process(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         parts, self._parts = self._parts, []
         parts.sort(key=_BY_RING)
         events: list[AnyEvent] = list(chain.from_iterable(part.events for part in parts))
         if not events:
             return
         events.sort(key=_BY_TIME)
-        alerts, entries = self._detect(events)
+        entries: list[Traced] = []
+        wanted = entries if self._show or self._publish else None
+        alerts = self._engine.process_batch(events, traced=wanted)
+        if self._ignored is not None:
+            self._ignore(events, self._ignored)
         if alerts:
-            await self.context.tell(AlertBatch(alerts))
+            await self._tell(AlertBatch(alerts))
         if self._publish:
-            await self.context.tell(self._telemetry(events, alerts, entries, parts))
+            await self._tell(self._telemetry(events, alerts, entries, parts))
         if self._show and entries:
-            await self.context.tell(Activity(entries))
+            await self._tell(Activity(entries))
         if self._record:
-            await self.context.tell(EventLog(events))
+            await self._tell(EventLog(events))
 
-    def _detect(
-        self, events: list[AnyEvent]
-    ) -> tuple[list[Alert], list[tuple[ExecEvent | ConnectEvent, str]]]:
-        """Alerts, and the events to show with their ancestry as it was at that event."""
-        engine = self._engine
-        tells = self._show or self._publish
-        if not tells and self._ignored is None:
-            return engine.process_batch(events), []
-        alerts: list[Alert] = []
-        entries = []
-        begin = 0
-        for index, event in enumerate(events):
-            if type(event) is not ExecEvent and type(event) is not ConnectEvent:
-                continue
-            alerts += engine.process_batch(events[begin : index + 1])
-            begin = index + 1
-            if tells:
-                entries.append((event, engine.table.ancestry(event.identity)))
-            if self._ignored is not None and type(event) is ExecEvent:
-                self._ignore(event, self._ignored)
-        alerts += engine.process_batch(events[begin:])
-        return alerts, entries
+    async def _tell(self, message: AlertBatch | Activity | EventLog | Telemetry) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self.context.tell_nowait(message):  # which most often spares a task switch
+            await self.context.tell(message)
 
     def _telemetry(
         self,
         events: list[AnyEvent],
         alerts: list[Alert],
-        entries: list[tuple[ExecEvent | ConnectEvent, str]],
+        entries: list[Traced],
         parts: list[EventBatch],
     ) -> Telemetry:
         """The sweep as it leaves the agent: executions and connections know their lineage."""
@@ -146,7 +132,11 @@ class Correlator(Actor):
         read = max(part.read for part in parts)
         return Telemetry(named, alerts, positions, read)
 
-    def _ignore(self, event: ExecEvent, ignored: NameList) -> None:
-        process = self._engine.table.get(event.identity)
-        if process is not None and ignored.trusts(process.program):
-            self._sensor.ignore(event.identity)
+    def _ignore(self, events: list[AnyEvent], ignored: NameList) -> None:
+        """Have the kernel ignore the processes that run an ignored program by now."""
+        find = self._engine.table.get
+        for event in events:
+            if type(event) is ExecEvent:
+                process = find((event.pid, event.start_ns))
+                if process is not None and ignored.trusts(process.program):
+                    self._sensor.ignore(process.identity)

@@ -40,7 +40,9 @@ def agent_kinds(resources: Resources) -> dict[str, Kind]:
     sweeps = Sweeps()
     style = Style(resources.output, sensor.boot_unix_ns)
     return {
-        "ring_clock": Kind.of(RingClock, sensor=sensor, sweeps=sweeps),
+        "ring_clock": Kind.of(
+            RingClock, sensor=sensor, sweeps=sweeps, urgent=not settings.response.dry_run
+        ),
         "ring_reader": Kind.of(RingReader, options=ReaderOptions, sensor=sensor, sweeps=sweeps),
         "correlator": Kind.of(
             Correlator,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from actors.detection.alerts import Alert
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
 
 
-@dataclass(frozen=True, slots=True)
-class EventBatch:
+class EventBatch(msgspec.Struct, frozen=True):
     """What one ring held at one sweep (reader to correlator)."""
 
     ring: int
@@ -30,8 +30,7 @@ class EventBatch:
         return len(self.events)
 
 
-@dataclass(frozen=True, slots=True)
-class EventLog:
+class EventLog(msgspec.Struct, frozen=True):
     """One sweep's events in the order in which detection took them (correlator to recorder)."""
 
     events: Sequence[AnyEvent]
@@ -40,8 +39,7 @@ class EventLog:
         return len(self.events)
 
 
-@dataclass(frozen=True, slots=True)
-class Telemetry:
+class Telemetry(msgspec.Struct, frozen=True):
     """One sweep for the publisher: what was seen, and how far the rings have been read with it."""
 
     events: Sequence[AnyEvent]
@@ -56,8 +54,7 @@ class Telemetry:
         return len(self.events)
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(msgspec.Struct, frozen=True):
     """Executions and connections to show, each with the ancestry at that moment."""
 
     entries: Sequence[tuple[ExecEvent | ConnectEvent, str]]
@@ -66,8 +63,7 @@ class Activity:
         return len(self.entries)
 
 
-@dataclass(frozen=True, slots=True)
-class AlertBatch:
+class AlertBatch(msgspec.Struct, frozen=True):
     """Alerts in the order in which they were raised."""
 
     alerts: Sequence[Alert]
@@ -76,8 +72,7 @@ class AlertBatch:
         return len(self.alerts)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """One decision about one process."""
 
     pid: int
@@ -93,8 +88,7 @@ class Response:
     """Boot time of the decision, nanoseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseBatch:
+class ResponseBatch(msgspec.Struct, frozen=True):
     """Decisions of the responder."""
 
     responses: Sequence[Response]
@@ -103,13 +97,11 @@ class ResponseBatch:
         return len(self.responses)
 
 
-@dataclass(frozen=True, slots=True)
-class StatisticsRequest:
+class StatisticsRequest(msgspec.Struct, frozen=True):
     """Asks the correlator for the engine's statistics."""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(msgspec.Struct, frozen=True):
     """The heartbeat's record: every counter there is."""
 
     record: dict[str, Any]

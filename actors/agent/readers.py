@@ -16,12 +16,27 @@ from bpf.errors import RecordError
 
 TICK_SECS = 0.02
 """What no event hurries waits this long at most."""
-GAP_FIRST_SECS = 0.0005
-GAP_MAX_SECS = 0.008
-"""Pause between two sweeps that events asked for. It doubles up to this while they keep coming: a
-sweep costs about 0.2 ms however little it finds, so a busy machine gets 120 a second, and an idle
-one is answered at once. A sensitive open cuts it short."""
+PAUSE_MIN_SECS = 0.001
+PAUSE_PER_KIB_SECS = 0.0025
+PAUSE_MAX_SECS = 0.008
+"""Pause after a sweep that events asked for, where the responder may act on what they tell.
+
+A sweep costs about 0.3 ms however little it finds, for all it touches has left the caches: so an
+idle machine is answered at once, and a busy one the later the more each sweep finds."""
 _FINAL_SWEEPS_MAX = 8
+
+
+def pause_secs(found_bytes: int, *, urgent: bool) -> float:
+    """How long to rest after a sweep that found so much; a sensitive open cuts it short.
+
+    Args:
+        found_bytes: what the rings held.
+        urgent: whether a process may be killed for what the events tell. Else nothing is lost if
+            they wait for a tick.
+    """
+    if not urgent:
+        return TICK_SECS
+    return min(PAUSE_MAX_SECS, PAUSE_MIN_SECS + found_bytes / 1024 * PAUSE_PER_KIB_SECS)
 
 
 class RingClock(Actor):
@@ -30,24 +45,25 @@ class RingClock(Actor):
     Args:
         sensor: the rings.
         sweeps: where the readers take their turns.
+        urgent: whether a process may be killed for what the events tell.
     """
 
-    def __init__(self, *, sensor: Sensor, sweeps: Sweeps) -> None:
+    def __init__(self, *, sensor: Sensor, sweeps: Sweeps, urgent: bool = True) -> None:
         self._sensor = sensor
         self._sweeps = sweeps
+        self._urgent = urgent
 
     async def run(self) -> None:
         """Sweep until told to stop or the recording ends; then once more over every ring."""
-        gap = 0.0
         while not self.context.stopping.is_set():
             called = await self._sensor.wait(TICK_SECS)
+            await self._sweeps.finished()
             limits = self._sensor.snapshot()
             if limits is None:
                 break
-            await self._sweeps.run(limits)
-            gap = min(max(2 * gap, GAP_FIRST_SECS), GAP_MAX_SECS) if called else 0.0
-            if gap:
-                await self._sensor.rest(gap)
+            self._sweeps.begin(limits)
+            if called:
+                await self._sensor.rest(pause_secs(sum(limits.values()), urgent=self._urgent))
         await self._drain()
 
     async def _drain(self) -> None:

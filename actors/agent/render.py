@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -31,52 +32,89 @@ _BEGAT = " › "  # noqa: RUF001 - the arrow between parent and child, not a gre
 _ACTION_COLOURS = {"killed": "\x1b[1;31m", "failed": "\x1b[31m"}
 
 
+class _ExecLine(msgspec.Struct, tag_field="type", tag="exec", gc=False):
+    pid: int
+    ppid: int
+    user: str
+    comm: str
+    filename: str
+    cmdline: str
+    ancestry: str
+    timestamp: str
+    uid: int
+    login_uid: int
+    exe: str
+    cwd: str
+    argv_cut: bool
+    cgroup_id: int
+    start_ns: int
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class _ConnectLine(msgspec.Struct, tag_field="type", tag="conn", gc=False):
+    pid: int
+    user: str
+    comm: str
+    dest_ip: str
+    dest_port: int
+    af: int
+    ancestry: str
+    timestamp: str
+    uid: int
+    path: str | msgspec.UnsetType
+    start_ns: int
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
 def timestamp(time_ns: int, boot_unix_ns: int) -> str:
     """UTC time of a boot-clock moment, RFC 3339 with milliseconds."""
-    moment = datetime.fromtimestamp((time_ns + boot_unix_ns) / 1e9, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    secs, ns = divmod(time_ns + boot_unix_ns, 1_000_000_000)
+    return f"{_second(secs)}.{ns // 1_000_000:03}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(unix_secs: int) -> str:
+    return datetime.fromtimestamp(unix_secs, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def event_json(event: ExecEvent | ConnectEvent, ancestry: str, boot_unix_ns: int) -> bytes:
     """One line of JSON for an execution or a connection."""
-    record: dict[str, Any]
+    line: _ExecLine | _ConnectLine
     if isinstance(event, ExecEvent):
-        record = {
-            "type": "exec",
-            "pid": event.pid,
-            "ppid": event.ppid,
-            "user": event.user,
-            "comm": event.comm,
-            "filename": event.filename,
-            "cmdline": " ".join(event.argv),
-            "ancestry": ancestry,
-            "timestamp": timestamp(event.time_ns, boot_unix_ns),
-            "uid": event.uid,
-            "login_uid": event.login_uid,
-            "exe": event.exe,
-            "cwd": event.cwd,
-            "argv_cut": event.argv_cut,
-            "cgroup_id": event.cgroup_id,
-        }
+        line = _ExecLine(
+            event.pid,
+            event.ppid,
+            event.user,
+            event.comm,
+            event.filename,
+            " ".join(event.argv),
+            ancestry,
+            timestamp(event.time_ns, boot_unix_ns),
+            event.uid,
+            event.login_uid,
+            event.exe,
+            event.cwd,
+            event.argv_cut,
+            event.cgroup_id,
+            event.start_ns,
+        )
     else:
-        record = {
-            "type": "conn",
-            "pid": event.pid,
-            "user": event.user,
-            "comm": event.comm,
-            "dest_ip": event.dest_ip,
-            "dest_port": event.dest_port,
-            "af": event.af,
-            "ancestry": ancestry,
-            "timestamp": timestamp(event.time_ns, boot_unix_ns),
-            "uid": event.uid,
-        }
-        if event.path:
-            record["path"] = event.path
-    record["start_ns"] = event.start_ns
+        line = _ConnectLine(
+            event.pid,
+            event.user,
+            event.comm,
+            event.dest_ip,
+            event.dest_port,
+            event.af,
+            ancestry,
+            timestamp(event.time_ns, boot_unix_ns),
+            event.uid,
+            event.path or msgspec.UNSET,
+            event.start_ns,
+        )
     if event.error:
-        record["error"] = errno.errorcode.get(event.error, str(event.error))
-    return _encode(record) + b"\n"
+        line.error = errno.errorcode.get(event.error, str(event.error))
+    return _encode(line) + b"\n"
 
 
 def alert_json(alert: Alert, boot_unix_ns: int) -> bytes:

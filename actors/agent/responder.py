@@ -97,7 +97,7 @@ class Responder(Actor):
         if responses:
             await self.context.tell(ResponseBatch(responses))
         else:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     def _respond(self, alert: Alert) -> Response:
         verdict = self._decide(alert)

@@ -15,6 +15,7 @@ import trio
 
 from actors.agent.enrich import Enricher
 from actors.agent.seeds import read_seeds
+from actors.agent.timer import Timer
 from actors.detection.events import AnyEvent, ExitEvent, ForkEvent, Identity, OpenEvent, SeedEvent
 from bpf import decode
 from bpf.attach import Attached
@@ -181,6 +182,10 @@ class KernelSensor:
             self._epoll.register(ring.descriptor, select.EPOLLIN | select.EPOLLET)
         self._hot = select.epoll()
         self._hot.register(self._rings["OPEN_EVENTS"].descriptor, select.EPOLLIN | select.EPOLLET)
+        self._tick = Timer()
+        self._epoll.register(self._tick.descriptor, select.EPOLLIN | select.EPOLLET)
+        self._gap = Timer()
+        self._hot.register(self._gap.descriptor, select.EPOLLIN | select.EPOLLET)
 
     def seeds(self) -> Sequence[SeedEvent]:
         """The processes of /proc: as at the start until events flow, then as they are now."""
@@ -188,19 +193,20 @@ class KernelSensor:
 
     async def wait(self, tick_secs: float) -> bool:
         """Wait for a probe's wake-up, or a tick."""
-        if self._epoll.poll(0):  # cheaper than to have trio wait for what is there
-            await trio.lowlevel.checkpoint()
-            return True
-        with trio.move_on_after(tick_secs) as waiting:
+        edges = self._epoll.poll(0)
+        if edges:  # cheaper than to have trio wait for what is there
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self._tick.after(tick_secs)
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-        self._epoll.poll(0)
-        return not waiting.cancelled_caught
+            edges = self._epoll.poll(0)
+        return len(edges) > 1 or (len(edges) == 1 and edges[0][0] != self._tick.descriptor)
 
     async def rest(self, gap_secs: float) -> None:
         """Pause until the gap has passed or a sensitive file was opened."""
-        self._hot.poll(0)
-        with trio.move_on_after(gap_secs):
-            await trio.lowlevel.wait_readable(self._hot.fileno())
+        self._hot.poll(0)  # forget what came before
+        self._gap.after(gap_secs)
+        await trio.lowlevel.wait_readable(self._hot.fileno())
 
     def snapshot(self) -> Mapping[str, int] | None:
         """Bytes that wait in each ring."""
@@ -273,6 +279,8 @@ class KernelSensor:
         """Unmap; the descriptors, and with them the probes, stay the caller's."""
         self._epoll.close()
         self._hot.close()
+        self._tick.close()
+        self._gap.close()
         for ring in self._rings.values():
             ring.close()
         self.control.close()

@@ -13,13 +13,12 @@ rings are the buffer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True, gc=False):
     """A reader's part of a sweep."""
 
     sweep: int
@@ -37,32 +36,42 @@ class Sweeps:
     def __init__(self) -> None:
         self._number = 0
         self._turns: dict[str, Turn] = {}
-        self._wake: dict[str, trio.Event] = {}
+        self._parked: dict[str, trio.lowlevel.Task] = {}
         self._done = trio.Event()
         self._ended: set[str] = set()
+
+    async def finished(self) -> None:
+        """Wait until no sweep is under way."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._turns:
+            if self._done.is_set():
+                self._done = trio.Event()
+            await self._done.wait()
 
     async def run(self, limits: Mapping[str, int], *, final: bool = False) -> None:
         """Run one sweep over the named rings; returns when every reader has finished.
 
-        Rings that have had their final turn are left out. Cancelled, the turns stand and the
-        readers finish them; the next sweep waits for that.
+        Cancelled, the turns stand and the readers finish them; the next sweep waits for that.
         """
-        while self._turns:
-            await self._done.wait()
+        await self.finished()
+        self.begin(limits, final=final)
+        await self.finished()
+
+    def begin(self, limits: Mapping[str, int], *, final: bool = False) -> None:
+        """Begin a sweep over the named rings; only when the one before has `finished`.
+
+        Rings that have had their final turn are left out.
+        """
         if self._ended:
             limits = {ring: limit for ring, limit in limits.items() if ring not in self._ended}
         if not limits:
-            await trio.lowlevel.checkpoint()
             return
         self._number += 1
-        self._done = trio.Event()
-        self._turns = {
-            ring: Turn(self._number, len(limits), limit, final) for ring, limit in limits.items()
-        }
-        for ring in limits:
-            if ring in self._wake:
-                self._wake.pop(ring).set()
-        await self._done.wait()
+        for ring, limit in limits.items():
+            self._turns[ring] = Turn(self._number, len(limits), limit, final)
+            reader = self._parked.pop(ring, None)
+            if reader is not None:
+                trio.lowlevel.reschedule(reader)
 
     async def next(self, ring: str) -> Turn | None:
         """Wait for the reader's next turn; None after its final one, even if that crashed.
@@ -72,7 +81,13 @@ class Sweeps:
         if ring in self._turns or ring in self._ended:
             await trio.lowlevel.checkpoint()
         else:
-            await self._wake.setdefault(ring, trio.Event()).wait()
+            self._parked[ring] = trio.lowlevel.current_task()
+
+            def give_up(_: object) -> trio.lowlevel.Abort:
+                del self._parked[ring]
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(give_up)
         return self._turns.get(ring)
 
     def finish(self, ring: str) -> None:

@@ -1,8 +1,9 @@
 """The checks that conditions name.
 
 An *event check* needs nothing but the event; it runs before anything is looked up, so an event
-that no rule wants costs almost nothing. A *process check* also sees the process, its program and,
-for an exec, its launcher.
+that no rule wants costs almost nothing. A *program check* is about the program and, for an exec,
+its launcher, and about nothing else: its answer can be remembered. A *process check* may look at
+all there is, and remember what it saw.
 
 Adding a check is one function and one line in the table at the end.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -52,9 +53,10 @@ ProcessCheck: TypeAlias = Callable[[Observation], bool]
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """Conditions ready to run: all event checks first, then all process checks."""
+    """Conditions ready to run: all event checks first, then the program's, then the process's."""
 
     event_checks: tuple[EventCheck, ...]
+    program_checks: tuple[ProcessCheck, ...]
     process_checks: tuple[ProcessCheck, ...]
 
 
@@ -65,8 +67,8 @@ class _Kind(msgspec.Struct, frozen=True):
     """Makes the check from its argument."""
     events: tuple[EventType, ...]
     """The events it can be asked about."""
-    needs_process: bool = False
-    """It is a process check."""
+    about: Literal["event", "program", "process"] = "event"
+    """Which kind of check it is."""
 
 
 class Checks:
@@ -100,15 +102,13 @@ class Checks:
         Raises:
             RuleError: A check is unknown, has a wrong argument, or is not for this event.
         """
-        event_checks: list[EventCheck] = []
-        process_checks: list[ProcessCheck] = []
+        checks: dict[str, list[Callable[[Any], bool]]] = {"event": [], "program": [], "process": []}
         for condition in conditions:
             kind = _CHECKS.get(condition.check)
             if kind is None or event not in kind.events:
                 raise RuleError(f"there is no check {condition.check!r} for {event} events")
-            check = self._check(condition, kind)
-            (process_checks if kind.needs_process else event_checks).append(check)
-        return Compiled(tuple(event_checks), tuple(process_checks))
+            checks[kind.about].append(self._check(condition, kind))
+        return Compiled(*(tuple(each) for each in checks.values()))
 
     def is_first_call(self, observation: Observation) -> bool:
         """Whether this program was never seen on the network; from now on it was."""
@@ -216,10 +216,10 @@ _CHECKS = {
     "over-ip": _Kind(_over_ip, ("connect",)),
     "to-external": _Kind(_to_external, ("connect",)),
     "to-port-in": _Kind(_to_port_in, ("connect",)),
-    "program-in": _Kind(_program_in, _ANY, needs_process=True),
-    "program-called": _Kind(_program_called, _ANY, needs_process=True),
-    "program-trusted-in": _Kind(_program_trusted_in, _ANY, needs_process=True),
-    "launcher-trusted-in": _Kind(_launcher_trusted_in, ("exec",), needs_process=True),
-    "first-network-call": _Kind(_first_network_call, ("connect",), needs_process=True),
-    "obfuscated": _Kind(_obfuscated, ("exec",), needs_process=True),
+    "program-in": _Kind(_program_in, _ANY, about="program"),
+    "program-called": _Kind(_program_called, _ANY, about="program"),
+    "program-trusted-in": _Kind(_program_trusted_in, _ANY, about="program"),
+    "launcher-trusted-in": _Kind(_launcher_trusted_in, ("exec",), about="program"),
+    "first-network-call": _Kind(_first_network_call, ("connect",), about="process"),
+    "obfuscated": _Kind(_obfuscated, ("exec",), about="process"),
 }

@@ -157,10 +157,12 @@ class Correlator:
         done: Chain = ()
         for identity in {**counting, owner: None}:
             window = self._windows.get(identity)
-            links = () if window is None else window.partials.get(key, ())
-            links = tuple(sorted((*links, link)))
+            kept = () if window is None else window.partials.get(key, ())
+            in_order = not kept or kept[-1] <= link
+            links = (*kept, link) if in_order else tuple(sorted((*kept, link)))
             oldest_ns = links[-1].time_ns - self._window_ns[sequence]
-            links = tuple(each for each in links if each.time_ns >= oldest_ns)
+            if links[0].time_ns < oldest_ns:
+                links = tuple(each for each in links if each.time_ns >= oldest_ns)
             if len(links) < self._sequences[sequence].count:
                 self._keep(identity, key, links)
                 continue

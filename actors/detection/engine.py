@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from actors.detection.alerts import Alert, event_text, rule_detail, sequence_detail
-from actors.detection.checks import Checks, Observation, ObservedEvent
+from actors.detection.checks import Checks, Observation
 from actors.detection.correlator import Correlator
 from actors.detection.events import (
     AnyEvent,
@@ -43,6 +43,10 @@ from actors.detection.settings import FilterSettings
 _INIT_PID = 1
 _NOTHING = ScoreSheet()
 
+_TYPES = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
+
+Traced: TypeAlias = tuple[ExecEvent | ConnectEvent, str]
+"""An execution or a connection, and its process's ancestry at that moment."""
 _Handler: TypeAlias = Callable[[Any, list[Alert]], None]
 
 
@@ -128,14 +132,22 @@ class Engine:
         """Take one event; return the alerts it raises."""
         return self.process_batch((event,))
 
-    def process_batch(self, events: Iterable[AnyEvent]) -> list[Alert]:
+    def process_batch(
+        self, events: Iterable[AnyEvent], *, traced: list[Traced] | None = None
+    ) -> list[Alert]:
         """Take events in their order; return the alerts they raise, in order.
 
         An event may be older than one before it: it counts with its own time.
+
+        Args:
+            events: Events.
+            traced: Where to add the executions and connections, each with its process's
+                ancestry as it was at that event.
         """
         alerts: list[Alert] = []
         counts = self._counts
         handlers = self._handlers
+        ancestry = self.table.ancestry
         for event in events:
             kind = type(event)
             counts[kind] += 1
@@ -144,6 +156,8 @@ class Engine:
             else:
                 self._late += 1
             handlers[kind](event, alerts)
+            if traced is not None and (kind is ExecEvent or kind is ConnectEvent):
+                traced.append((event, ancestry((event.pid, event.start_ns))))  # type: ignore[arg-type] # by its kind
         self._alerts += len(alerts)
         return alerts
 
@@ -192,21 +206,27 @@ class Engine:
             return
         launcher = self.table.launcher(event)
         process = self.table.exec(event)
-        program = self.table.program_of(event)
+        late = process.exec_ns != event.time_ns  # then the process runs something else by now
+        program = self.table.program_of(event) if late else process.program
         started_by = "" if launcher is None else launcher.key
-        process.rarity = max(process.rarity, self._rarity.count(started_by, program.key))
-        plans = self._exec_plans.passing(event)
-        self._judge(plans, Observation(event, process, program, launcher), alerts)
+        rarity = self._rarity.count(started_by, program.key)
+        process.rarity = max(process.rarity, rarity)
+        seen = Observation(event, process, program, launcher)
+        plans = self._exec_plans.of(self._exec_plans.passing(event), seen)
+        if plans:
+            self._judge(plans, seen, alerts)
 
     def _on_open(self, event: OpenEvent, alerts: list[Alert]) -> None:
-        plans = self._open_plans.passing(event)
-        if plans:
-            self._judge(plans, self._observe(event), alerts)
+        passed = self._open_plans.passing(event)
+        if passed:
+            seen = self._observe(event)
+            self._judge(self._open_plans.of(passed, seen), seen, alerts)
 
     def _on_connect(self, event: ConnectEvent, alerts: list[Alert]) -> None:
-        plans = self._connect_plans.passing(event)
-        if plans:
-            self._judge(plans, self._observe(event), alerts)
+        passed = self._connect_plans.passing(event)
+        if passed:
+            seen = self._observe(event)
+            self._judge(self._connect_plans.of(passed, seen), seen, alerts)
 
     # Judgement
 
@@ -214,7 +234,7 @@ class Engine:
         process = self.table.meet(event)
         return Observation(event, process, self.table.program_at(process, event))
 
-    def _judge(self, plans: list[Plan], seen: Observation, alerts: list[Alert]) -> None:
+    def _judge(self, plans: Iterable[Plan], seen: Observation, alerts: list[Alert]) -> None:
         """Raise what the event shows alone, then what it completes."""
         if self._ignored.trusts(seen.program):
             return
@@ -234,7 +254,7 @@ class Engine:
             hits,
             seen.process,
             time_ns=seen.event.time_ns,
-            type_=_type_of(seen.event),
+            type_=_TYPES[type(seen.event)],
             text=event_text(seen.event),
         )
         for each in completed:
@@ -277,7 +297,7 @@ class Engine:
             lineage_bonus=score.lineage,
             rarity_bonus=score.rarity,
             sequence_bonus=score.sequence,
-            event=_type_of(event),
+            event=_TYPES[type(event)],
         )
 
     def _score(self, process: Process, time_ns: int) -> Score:
@@ -285,8 +305,7 @@ class Engine:
         return sheet.at(time_ns, lineage=self._lineage(process), rarity=process.rarity)
 
     def _lineage(self, process: Process) -> int:
-        known = self.table.ancestors(process, depth=LINEAGE_DEPTH)
-        return lineage_bonus(sum(1 for _ in known))
+        return lineage_bonus(len(self.table.ancestors(process, depth=LINEAGE_DEPTH)))
 
     def _is_boundary(self, process: Process) -> bool:
         """Whether what this process starts has nothing else in common."""
@@ -294,7 +313,3 @@ class Engine:
         return (
             process.identity[0] == _INIT_PID or not program.exe or self._launchers.trusts(program)
         )
-
-
-def _type_of(event: ObservedEvent) -> str:
-    return str(event.__struct_config__.tag)

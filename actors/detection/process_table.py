@@ -18,9 +18,8 @@ entry with what that event says; its name alone makes nobody trusted.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
-from itertools import islice
 
 import msgspec
 
@@ -40,6 +39,8 @@ MAX_DEPTH = 32
 """How far up a lineage is followed."""
 
 _UNKNOWN_UID = -1
+_MAX_LINEAGES = 256
+_ARROW = "=>"
 
 
 class Process(msgspec.Struct, eq=False, gc=False):
@@ -92,12 +93,17 @@ class ProcessTable:
         self._max_processes = max_processes
         self._grace_ns = int(grace_secs * 1e9)
         self._programs = Programs()
-        self._processes: OrderedDict[Identity, Process] = OrderedDict()
+        self._processes: dict[Identity, Process] = {}
         self._by_pid: dict[int, Process] = {}
         self._children: dict[Identity, int] = {}
-        self._exited: OrderedDict[Identity, Process] = OrderedDict()
+        self._exited: deque[Process] = deque()
         self._kept_for_children: OrderedDict[Identity, Process] = OrderedDict()
         self._newest_ns = 0
+        self._due_ns = 0
+        # Lineages of parents, and how they read: children come by the hundred. Whatever changes a
+        # process that is in one of them, or is missing there, clears them all.
+        self._lineages: dict[Identity, tuple[list[Process], str]] = {}
+        self._in_lineages: set[Identity] = set()
         self._expired = 0
         self._evicted_exited = 0
         self._evicted_alive = 0
@@ -124,9 +130,13 @@ class ProcessTable:
         """Return the process that forked this one, if it is still known."""
         return None if process.parent is None else self._processes.get(process.parent)
 
-    def ancestors(self, process: Process, *, depth: int = MAX_DEPTH) -> Iterator[Process]:
-        """Walk up the lineage: parent first, at most ``depth`` of them, as far as it is known."""
-        return islice(self._walk(process), depth)
+    def ancestors(self, process: Process, *, depth: int = MAX_DEPTH) -> list[Process]:
+        """Return the lineage: parent first, at most ``depth`` of them, as far as it is known."""
+        parent = process.parent
+        if parent is None:
+            return []
+        lineage, _ = self._lineages.get(parent) or self._follow(parent)
+        return lineage[:depth]
 
     def ancestry(self, identity: Identity) -> str:
         """Return the lineage as people read it, oldest first: ``init=>sshd=>bash=>curl``.
@@ -136,9 +146,11 @@ class ProcessTable:
         process = self._processes.get(identity)
         if process is None:
             return ""
-        names = [process.program.shown]
-        names += [each.program.shown for each in self.ancestors(process, depth=MAX_DEPTH - 1)]
-        return "=>".join(reversed(names))
+        parent = process.parent
+        if parent is None:
+            return process.program.shown
+        _, above = self._lineages.get(parent) or self._follow(parent)
+        return above + process.program.shown
 
     def statistics(self) -> TableStatistics:
         """Return what people watch."""
@@ -173,7 +185,7 @@ class ProcessTable:
             program = forker.program
         else:
             program = self._programs.get(event.comm)
-        process = self._processes.get(event.identity)
+        process = self._processes.get((event.pid, event.start_ns))
         if process is None:
             return self._add(event, parent, program, event.uid)
         self._fill(process, parent, program, event.uid)
@@ -182,21 +194,22 @@ class ProcessTable:
     def exec(self, event: ExecEvent) -> Process:
         """Learn what a process runs from now on; only for an exec that succeeded."""
         program = self.program_of(event)
-        process = self._processes.get(event.identity)
+        process = self._processes.get((event.pid, event.start_ns))
         if process is None:
             self._unannounced += 1
             process = self._add(event, self._parent_of(event), program, event.uid)
         else:
-            self._adopt(process, self._parent_of(event))
+            if process.parent is None:
+                self._adopt(process, self._parent_of(event))
             if process.exec_ns <= event.time_ns:
-                process.program = program
+                self._run(process, program)
                 process.uid = event.uid
         process.exec_ns = max(process.exec_ns, event.time_ns)
         return process
 
     def exit(self, event: ExitEvent) -> Process:
         """Note the end of a process; what it was stays known for a while."""
-        process = self._processes.get(event.identity)
+        process = self._processes.get((event.pid, event.start_ns))
         if process is None:
             self._unannounced += 1
             process = self._add(event, None, self._programs.get(""), _UNKNOWN_UID)
@@ -232,7 +245,7 @@ class ProcessTable:
         Call it before ``exec``. It is what the process runs until now: what it exec'd before, or
         else its parent's program, inherited at the fork.
         """
-        process = self._processes.get(event.identity)
+        process = self._processes.get((event.pid, event.start_ns))
         if process is not None:
             if process.exec_ns > event.time_ns:
                 return None
@@ -247,11 +260,32 @@ class ProcessTable:
 
     # Entries
 
-    def _walk(self, process: Process) -> Iterator[Process]:
-        parent = self.parent(process)
-        while parent is not None:
-            yield parent
-            parent = self.parent(parent)
+    def _follow(self, parent: Identity) -> tuple[list[Process], str]:
+        """Learn the lineage that begins with a parent, and how its child's ancestry begins."""
+        if len(self._lineages) >= _MAX_LINEAGES:
+            self._forget_lineages()
+        lineage: list[Process] = []
+        identity: Identity | None = parent
+        while identity is not None and len(lineage) < MAX_DEPTH:
+            self._in_lineages.add(identity)
+            process = self._processes.get(identity)
+            if process is None:
+                break
+            lineage.append(process)
+            identity = process.parent
+        names = [each.program.shown for each in lineage[MAX_DEPTH - 2 :: -1]]
+        found = self._lineages[parent] = (lineage, "".join(f"{name}{_ARROW}" for name in names))
+        return found
+
+    def _forget_lineages(self) -> None:
+        self._lineages.clear()
+        self._in_lineages.clear()
+
+    def _run(self, process: Process, program: Program) -> None:
+        """Note what a process runs from now on."""
+        process.program = program
+        if process.identity in self._in_lineages:
+            self._forget_lineages()
 
     def _parent_of(self, event: SeedEvent | ForkEvent | ExecEvent) -> Identity | None:
         """Return the parent an event names, if it can be the parent of that process."""
@@ -260,13 +294,13 @@ class ProcessTable:
         if event.parent_start_ns:
             named = (event.ppid, event.parent_start_ns)
             known = self._processes.get(named)
-            identity = named if known is None else known.identity
+            identity = named if known is None else known.identity  # share the tuple
         else:
             known = self._by_pid.get(event.ppid)
             if known is None or (known.exit_ns and known.exit_ns < event.start_ns):
                 return None
             identity = known.identity
-        return identity if _comes_before(identity, event.identity) else None
+        return identity if _comes_before(identity, event) else None
 
     def _add(
         self,
@@ -279,9 +313,12 @@ class ProcessTable:
         self._expire()
         while len(self._processes) >= self._max_processes:
             self._evict()
-        process = Process(identity=event.identity, parent=None, program=program, uid=uid)
-        self._processes[process.identity] = process
-        self._adopt(process, parent)
+        identity = (event.pid, event.start_ns)
+        process = self._processes[identity] = Process(identity, None, program, uid)
+        if identity in self._in_lineages:
+            self._forget_lineages()
+        if parent is not None:
+            self._adopt(process, parent)
         holder = self._by_pid.get(event.pid)
         if holder is None:
             self._by_pid[event.pid] = process
@@ -300,45 +337,53 @@ class ProcessTable:
         if process.parent is None and parent is not None:
             process.parent = parent
             self._children[parent] = self._children.get(parent, 0) + 1
+            if process.identity in self._in_lineages:
+                self._forget_lineages()
 
     def _fill(self, process: Process, parent: Identity | None, program: Program, uid: int) -> None:
         """Add what a late event knows about a process that is already known."""
         self._adopt(process, parent)
         if not process.program.exe and (program.exe or not process.program.comm):
-            process.program = program
+            self._run(process, program)
         if process.uid == _UNKNOWN_UID:
             process.uid = uid
 
     def _end(self, process: Process, time_ns: int) -> None:
         self._newest_ns = max(self._newest_ns, time_ns)
-        if process.alive:
-            process.exit_ns = max(time_ns, 1)
-            self._exited[process.identity] = process
+        if not process.exit_ns:
+            process.exit_ns = time_ns or 1
+            self._exited.append(process)
 
     # Forgetting
 
     def _expire(self) -> None:
         """Forget what ended before the grace time, unless its children still need its name."""
+        if self._newest_ns < self._due_ns:
+            return
         oldest_ns = self._newest_ns - self._grace_ns
         while self._exited:
-            identity, process = next(iter(self._exited.items()))
+            process = self._exited[0]
             if process.exit_ns >= oldest_ns:
+                self._due_ns = process.exit_ns + self._grace_ns
                 return
-            if identity in self._children:
-                del self._exited[identity]
-                self._kept_for_children[identity] = process
+            self._exited.popleft()
+            if process.identity in self._children:
+                self._kept_for_children[process.identity] = process
             else:
                 self._expired += 1
                 self._forget(process)
 
     def _evict(self) -> None:
-        for ended in (self._kept_for_children, self._exited):
-            if ended:
-                self._evicted_exited += 1
-                self._forget(next(iter(ended.values())))
-                return
-        self._evicted_alive += 1
-        self._forget(next(iter(self._processes.values())))
+        if self._kept_for_children:
+            self._evicted_exited += 1
+            self._forget(next(iter(self._kept_for_children.values())))
+        elif self._exited:
+            self._evicted_exited += 1
+            self._due_ns = 0  # the next one may be older
+            self._forget(self._exited.popleft())
+        else:
+            self._evicted_alive += 1
+            self._forget(next(iter(self._processes.values())))
 
     def _forget(self, process: Process) -> None:
         """Drop an entry, and the ended ancestors that were only kept for its sake."""
@@ -346,7 +391,8 @@ class ProcessTable:
         while forgotten is not None:
             identity = forgotten.identity
             del self._processes[identity]
-            self._exited.pop(identity, None)
+            if identity in self._in_lineages:
+                self._forget_lineages()
             self._kept_for_children.pop(identity, None)
             if self._by_pid.get(identity[0]) is forgotten:
                 del self._by_pid[identity[0]]
@@ -367,5 +413,5 @@ class ProcessTable:
         return unneeded
 
 
-def _comes_before(parent: Identity, child: Identity) -> bool:
-    return (parent[1], parent[0]) < (child[1], child[0])
+def _comes_before(parent: Identity, child: SeedEvent | ForkEvent | ExecEvent) -> bool:
+    return parent[1] < child.start_ns or (parent[1] == child.start_ns and parent[0] < child.pid)

@@ -322,10 +322,14 @@ def check(table: ProcessTable, bound: int) -> None:
         if process.parent is not None:
             assert (process.parent[1], process.parent[0]) < (start_ns, pid), "no cycles"
             children[process.parent] = children.get(process.parent, 0) + 1
-        ancestors = list(table.ancestors(process, depth=1000))
-        assert len({each.identity for each in ancestors}) == len(ancestors)
-        assert process.identity not in {each.identity for each in ancestors}
-        assert table.ancestry(process.identity).count("=>") < MAX_DEPTH
+        lineage = [process]
+        while (parent := table.parent(lineage[-1])) is not None:
+            lineage.append(parent)
+        assert len({each.identity for each in lineage}) == len(lineage)
+        assert table.ancestors(process, depth=1000) == lineage[1 : MAX_DEPTH + 1]
+        assert table.ancestors(process, depth=2) == lineage[1:3]
+        names = [each.program.shown for each in lineage[:MAX_DEPTH]]
+        assert table.ancestry(process.identity) == "=>".join(reversed(names))
         # Names say which process exec'd or was seeded with them: its own, or an ancestor's that
         # was inherited. An inherited name may outlive the ancestor's entry, never precede it.
         if process.exec_ns:
@@ -335,8 +339,9 @@ def check(table: ProcessTable, bound: int) -> None:
             assert (own_start, own_pid) <= (start_ns, pid)
     assert table._children == children
     ended = {process.identity for process in table if not process.alive}
-    assert {*table._exited, *table._kept_for_children} == ended
-    assert not {*table._exited} & {*table._kept_for_children}
+    exited = [process.identity for process in table._exited]
+    assert len(exited) + len(table._kept_for_children) == len(ended)
+    assert {*exited, *table._kept_for_children} == ended
     assert len(table._by_pid) <= len(table)
 
 
