@@ -99,15 +99,16 @@ class Cluster:
         """``kill -9`` of every process of the server at once, as when the machine dies."""
         assert self._process is not None
         os.kill(self.pid, signal.SIGSTOP)  # it starts nobody any more
-        deadline = time.monotonic() + _READY_SECS
-        # A server refuses to start while a child of the one before holds its shared memory.
-        while children := self._children():
-            assert time.monotonic() < deadline
-            for child in children:
-                _signal(child, signal.SIGKILL)
-            time.sleep(0.005)
+        children = self._children()
         self._process.kill()
+        for child in children:
+            _signal(child, signal.SIGKILL)
         self._process.wait()
+        # A server refuses to start while a child of the one before holds its shared memory.
+        deadline = time.monotonic() + _READY_SECS
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
     def pause(self) -> None:
         """Freeze every process of the server: connections stand, and nobody answers."""
