@@ -3,8 +3,8 @@
 The kernel maps a ring as one page that holds the consumer position (writable), one that holds the
 producer position, and the data (kernel/bpf/ringbuf.c). Positions are byte counts that only grow.
 The kernel would map the data twice in a row, so that a record which wraps round the end is
-contiguous; each mapped page counts as resident memory, so it is mapped once and the rare wrap is
-joined here.
+contiguous; but each mapped page counts as resident memory, so only the stretch being read is
+mapped, and the rare wrap is joined here.
 
 Limits: x86-64. A weaker memory model would need a load barrier between reading the producer
 position and reading the records, which Python cannot express.
@@ -15,6 +15,8 @@ from __future__ import annotations
 import mmap
 
 PAGE = mmap.PAGESIZE
+STRETCH_BYTES = 1 << 18
+"""How much of the data is mapped at a time, unless a window is longer."""
 
 
 class Ring:
@@ -34,14 +36,14 @@ class Ring:
         self.descriptor = descriptor
         self.size_bytes = size_bytes
         self._consumer_page = mmap.mmap(descriptor, PAGE, mmap.MAP_SHARED)
-        self._data_pages = mmap.mmap(
-            descriptor, PAGE + size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE
+        self._producer_page = mmap.mmap(
+            descriptor, PAGE, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE
         )
         # One aligned 8-byte access each, so that the kernel never sees half a position.
         self._consumer = memoryview(self._consumer_page)[:8].cast("Q")
-        self._producer = memoryview(self._data_pages)[:8].cast("Q")
-        self._data = memoryview(self._data_pages)[PAGE:]
+        self._producer = memoryview(self._producer_page)[:8].cast("Q")
         self.read_position = self._consumer[0]
+        self._map(self.read_position & (size_bytes - 1), 0)
 
     def pending_bytes(self) -> int:
         """Bytes that wait to be read, records still being written included."""
@@ -58,9 +60,9 @@ class Ring:
         start = position & (self.size_bytes - 1)
         end = start + min(self._producer[0] - position, limit_bytes)
         if end <= self.size_bytes:
-            return self._data[start:end]
-        wrapped = bytearray(self._data[start:])
-        wrapped += self._data[: end - self.size_bytes]
+            return self._show(start, end)
+        wrapped = bytearray(self._show(start, self.size_bytes))
+        wrapped += self._show(0, end - self.size_bytes)
         return memoryview(wrapped).toreadonly()
 
     def advance(self, size: int) -> None:
@@ -80,7 +82,30 @@ class Ring:
 
     def close(self) -> None:
         """Unmap; the descriptor stays the caller's."""
-        for view in (self._consumer, self._producer, self._data):
+        for view in (self._consumer, self._producer, self._stretch):
             view.release()
         self._consumer_page.close()
-        self._data_pages.close()
+        self._producer_page.close()
+
+    def _show(self, start: int, end: int) -> memoryview:
+        """Bytes of the data area."""
+        if not self._begin <= start <= end <= self._begin + len(self._stretch):
+            self._map(start, end)
+        return self._stretch[start - self._begin : end - self._begin]
+
+    def _map(self, start: int, end: int) -> None:
+        """Map the stretch from the page of ``start`` on, to ``end`` at least.
+
+        The one before is unmapped as soon as nobody holds a window of it.
+        """
+        self._begin = start & -PAGE
+        size = min(max(end - self._begin, STRETCH_BYTES), self.size_bytes - self._begin)
+        self._stretch = memoryview(
+            mmap.mmap(
+                self.descriptor,
+                size,
+                mmap.MAP_SHARED,
+                mmap.PROT_READ,
+                offset=2 * PAGE + self._begin,
+            )
+        )

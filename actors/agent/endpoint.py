@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -14,7 +13,7 @@ import structlog
 import trio
 
 from actors import stdio
-from actors.agent import privileges, publishing
+from actors.agent import memory, privileges, publishing
 from actors.agent.console import Output, Stream
 from actors.agent.enrich import Enricher, Users, host_devices
 from actors.agent.exits import ExitCode, StartError, start_error
@@ -37,7 +36,6 @@ from transport.errors import TransportError
 LOCK = Path("/run/lavender-agent.lock")
 WATCHING = "Lavender is watching. Ctrl+C to stop"
 _TOPOLOGY = "agent"
-_GC_THRESHOLD = 20_000
 UNREMARKABLE_GAPS = ("no pins", "no bpffs")
 """Reasons why nothing watched before a start that need no warning of their own."""
 
@@ -105,7 +103,7 @@ def watch(
         )
         if resources.publishing is None:
             sensor.let_go()
-        _settle_memory()
+        memory.settle()
         return _run(resources, ready=_announce)
 
 
@@ -262,16 +260,6 @@ def _needed(settings: Settings) -> frozenset[privileges.Capability]:
     if "responder" in kinds and not settings.response.dry_run:
         needed.add(privileges.Capability.KILL)
     return frozenset(needed)
-
-
-def _settle_memory() -> None:
-    """Exempt what lives for ever from garbage collection, and collect the rest less often.
-
-    Events and batches form no cycles: reference counting frees them at once.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 20, 50)
 
 
 def _announce() -> None:

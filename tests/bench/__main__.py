@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 
+import structlog
+
 from tests.bench import backend, measures, spool, stores
 from tests.bench.measures import Row
 from tests.bench.rig import Rig
@@ -49,6 +51,7 @@ def main() -> int:
     options = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("needs root")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
     rig = Rig()
     rows: list[Row] = []
     try:
