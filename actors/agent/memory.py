@@ -33,8 +33,8 @@ def _clean_files(smaps: str) -> Iterator[tuple[int, int]]:
     """Where programs and libraries lie in memory just as they do on the disk.
 
     Their code and constants mostly served to read the configuration; a page that is needed again
-    comes back from the page cache. Not what the dynamic linker has written into and then protected:
-    that would be lost.
+    comes back from the page cache. Not among them is what the dynamic linker has written into
+    before it was protected: that would be lost.
     """
     span = (0, 0)
     for line in smaps.splitlines():

@@ -113,6 +113,26 @@ def test_a_full_ring_is_seen_whole(kernel: Kernel, ring: Ring, start: int) -> No
     assert ring.window(1 << 30) == bytes(range(256)) * (SIZE // 256)
 
 
+def test_a_ring_much_longer_than_what_is_mapped_is_read_to_its_end_and_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bpf.ring.STRETCH_BYTES", PAGE)
+    kernel = Kernel(8 * PAGE)
+    ring = Ring(kernel.descriptor, 8 * PAGE)
+    made = b"".join(struct.pack("<Q", number) for number in range(3 * PAGE))
+    got = b""
+    for begin in range(0, len(made), 5 * PAGE // 2):
+        kernel.produce(made[begin : begin + 5 * PAGE // 2])
+        for limit in (1000, PAGE, 3 * PAGE):
+            raw = bytes(ring.window(limit))
+            got += raw
+            ring.advance(len(raw))
+            ring.release(ring.read_position)
+    ring.close()
+    kernel.close()
+    assert got == made
+
+
 @pytest.mark.parametrize("start", [0, SIZE - 8])
 def test_a_window_cannot_be_written(kernel: Kernel, ring: Ring, start: int) -> None:
     kernel.start_at(start)
