@@ -27,6 +27,8 @@ MEASURES: dict[str, Callable[[Rig], list[Row]]] = {
     "mixed": measures.mixed,
     "kill-idle": partial(measures.kills, flooded=False),
     "kill-flood": partial(measures.kills, flooded=True),
+    "kill-exec-idle": partial(measures.kills, flooded=False, decided_by="exec"),
+    "kill-exec-flood": partial(measures.kills, flooded=True, decided_by="exec"),
     "start": measures.start,
     "memory": measures.memory,
     "bpftrace": measures.compare_bpftrace,

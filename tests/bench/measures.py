@@ -7,11 +7,12 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
-from tests.bench.rig import Rig, agent, bpftrace, cpu_secs, rss_mib
+from tests.bench.rig import BpftraceError, Rig, agent, bpftrace, cpu_secs, rss_mib
 
 RUNS = 5
 _ALL_OPENS = {"LAVENDER_FILTERS__OPEN_EVENTS": "all", "LAVENDER_AGENT__OPEN_REPEAT_SECS": "0"}
@@ -139,15 +140,22 @@ def _flood(rig: Rig) -> Iterator[None]:
             process.wait()
 
 
-def kills(rig: Rig, *, flooded: bool, victims: int = 200) -> list[Row]:
-    """Kernel time of the deciding event (a sensitive open) to the victim's exit."""
+def kills(
+    rig: Rig, *, flooded: bool, decided_by: Literal["open", "exec"] = "open", victims: int = 200
+) -> list[Row]:
+    """Kernel time of the deciding event to the victim's exit.
+
+    That is the open of a sensitive file, or the execution of a program whose name is a shell's.
+    """
     record = rig.folder / "recording"
+    shells = [] if decided_by == "open" else [rig.shell.name]
     overrides = {
         "LAVENDER_FILTERS__SENSITIVE_FILES": json.dumps([str(rig.secret)]),
         "LAVENDER_RESPONSE__DRY_RUN": "false",
         "LAVENDER_RESPONSE__KILL_THRESHOLD": "35",
         # Nothing but the victims may score, whatever else runs on this machine.
-        "LAVENDER_FILTERS__SHELL_NAMES": "[]",
+        "LAVENDER_FILTERS__SHELL_NAMES": json.dumps(shells),
+        "LAVENDER_FILTERS__SAFE_SHELL_LAUNCHERS": "[]",
         "LAVENDER_FILTERS__INTERPRETERS": "[]",
         "LAVENDER_FILTERS__SUSPICIOUS_PORTS": "[]",
         "LAVENDER_FILTERS__NOISY_COMMS": '["/*"]',
@@ -158,20 +166,20 @@ def kills(rig: Rig, *, flooded: bool, victims: int = 200) -> list[Row]:
         if flooded:
             with _flood(rig):
                 time.sleep(0.5)
-                _sacrifice(rig, victims)
+                _sacrifice(rig, decided_by, victims)
         else:
-            _sacrifice(rig, victims)
+            _sacrifice(rig, decided_by, victims)
         time.sleep(0.2)
         running.stop()
-    waits = sorted(_waits(record, str(rig.secret)))
-    name = "under flood" if flooded else "idle"
+    waits = sorted(_waits(record, decided_by, {str(rig.secret), str(rig.shell)}))
+    name = f"{decided_by}, {'under flood' if flooded else 'idle'}"
     if len(waits) < victims:
         return [Row(f"kill, {name}", f"{len(waits)} of {victims} killed", "all", holds=False)]
     p50, p99 = waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
     return [
-        Row(f"deciding event to exit, {name}: p50", f"{p50:.2f} ms", "≤ 3", p50 <= 3),
+        Row(f"deciding {name}, to exit: p50", f"{p50:.2f} ms", "≤ 3", p50 <= 3),
         Row(
-            f"deciding event to exit, {name}: p99",
+            f"deciding {name}, to exit: p99",
             f"{p99:.2f} ms",
             "≤ 10",
             p99 <= 10,
@@ -180,27 +188,28 @@ def kills(rig: Rig, *, flooded: bool, victims: int = 200) -> list[Row]:
     ]
 
 
-def _sacrifice(rig: Rig, victims: int) -> None:
+def _sacrifice(rig: Rig, decided_by: str, victims: int) -> None:
+    program, file = (rig.program, rig.secret) if decided_by == "open" else (rig.shell, rig.file)
     for _ in range(victims):
         # Each under a shell of its own: five from one parent would be rapid spawning, which decides
         # at the exec, before the open that is measured.
-        script = f"{rig.program} victim {rig.secret}; :"
+        script = f"{program} victim {file}; :"
         subprocess.run(["/bin/sh", "-c", script], check=False, timeout=10, capture_output=True)
         time.sleep(0.02)
 
 
-def _waits(record: object, secret: str) -> Iterator[float]:
-    """Milliseconds from each open of the secret to the exit of that process by SIGKILL."""
-    opened: dict[tuple[int, int], int] = {}
+def _waits(record: object, decided_by: str, files: Collection[str]) -> Iterator[float]:
+    """Milliseconds from each deciding event to the exit of that process by SIGKILL."""
+    decided: dict[tuple[int, int], int] = {}
     with open(str(record), "rb") as lines:  # noqa: PTH123 - a str path, read line by line
         next(lines)
         for line in lines:
             for event in json.loads(line):
                 identity = (event["pid"], event["start_ns"])
-                if event["type"] == "open" and event["filename"] == secret:
-                    opened.setdefault(identity, event["time_ns"])
-                elif event["type"] == "exit" and event["signal"] == 9 and identity in opened:
-                    yield (event["time_ns"] - opened.pop(identity)) / 1e6
+                if event["type"] == decided_by and event["filename"] in files:
+                    decided.setdefault(identity, event["time_ns"])
+                elif event["type"] == "exit" and event["signal"] == 9 and identity in decided:
+                    yield (event["time_ns"] - decided.pop(identity)) / 1e6
 
 
 def start(rig: Rig) -> list[Row]:
@@ -243,6 +252,13 @@ def compare_bpftrace(rig: Rig) -> list[Row]:
     """The same four tracepoints through bpftrace with JSON, for comparison."""
     if shutil.which("bpftrace") is None:
         return [Row("bpftrace", "not installed", "-", None)]
+    try:
+        return _compare_bpftrace(rig)
+    except BpftraceError as error:
+        return [Row("bpftrace", "does not start", "-", None, str(error).splitlines()[-1][:200])]
+
+
+def _compare_bpftrace(rig: Rig) -> list[Row]:
     free = rig.run("opens", 1.5, rig.file)[0]
     with bpftrace() as pid:
         before = cpu_secs(pid)
