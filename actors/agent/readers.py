@@ -17,7 +17,7 @@ from bpf.errors import RecordError
 TICK_SECS = 0.02
 """What no event hurries waits this long at most."""
 PAUSE_MIN_SECS = 0.001
-PAUSE_PER_KIB_SECS = 0.0025
+PAUSE_PER_KIB_SECS = 0.004
 PAUSE_MAX_SECS = 0.008
 """Pause after a sweep that events asked for, where the responder may act on what they tell.
 
