@@ -20,10 +20,11 @@ from bpf.records import (
     TICK_NS,
 )
 
-_CONTROL = struct.Struct(f"<IIQQ{NAME_WORDS}QQ{IGNORED_SLOTS}Q")
+_CONTROL = struct.Struct(f"<IIQQ{NAME_WORDS}QQQ{IGNORED_SLOTS}Q")
 _AGENT_AT, _OPEN_ALL_AT, _SUPPRESS_AT, _LENGTHS_AT, _NAMES_AT = 0, 4, 8, 16, 24
 _AGENT_START_AT = _NAMES_AT + 8 * NAME_WORDS
-_IGNORED_AT = _AGENT_START_AT + 8
+_WAITING_AT = _AGENT_START_AT + 8
+_IGNORED_AT = _WAITING_AT + 8
 _HASH_FACTOR = 0x9E3779B97F4A7C15
 _U64 = (1 << 64) - 1
 _INLINE_NAME_MAX = 31
@@ -67,6 +68,10 @@ class Control:
         """Filter the agent's own events, so that watching causes nothing to watch."""
         self._words[_AGENT_START_AT // 8] = start_ns // TICK_NS
         self._halves[_AGENT_AT // 4] = pid
+
+    def set_waiting(self, waiting: bool) -> None:  # noqa: FBT001 - hot: twice a sweep
+        """Say whether executions and connections must wake the agent."""
+        self._words[_WAITING_AT // 8] = waiting
 
     def set_opens(self, names: Iterable[str], *, every_open: bool, suppress_ns: int) -> None:
         """Choose which opens are delivered.

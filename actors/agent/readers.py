@@ -56,7 +56,7 @@ class RingClock(Actor):
     async def run(self) -> None:
         """Sweep until told to stop or the recording ends; then once more over every ring."""
         while not self.context.stopping.is_set():
-            called = await self._sensor.wait(TICK_SECS)
+            called = await self._sensor.wait(TICK_SECS, urgent=self._urgent)
             await self._sweeps.finished()
             limits = self._sensor.snapshot()
             if limits is None:

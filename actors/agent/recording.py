@@ -36,6 +36,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 FORMAT = 1
 _LINE_MAX_BYTES = 256 << 20
+_GATHERED_MAX = 4096
+"""Events that are written at once, one sweep more or less."""
 _RING_OF: dict[type, str] = {
     ForkEvent: "FORK_EVENTS",
     ExecEvent: "EXEC_EVENTS",
@@ -82,6 +84,8 @@ class Recorder(Actor):
         self._sensor = sensor
         self._file = file
         self._header = b""
+        self._gathered: list[bytes] = []
+        self._gathered_events = 0
         self._failing = False
         self.events_dropped = 0
 
@@ -93,29 +97,37 @@ class Recorder(Actor):
                 FORMAT, self._sensor.boot_id, self._sensor.boot_unix_ns, list(self._sensor.seeds())
             )
             self._header = _encode(header) + b"\n"
-            await self._write(b"", 0)
+            await self._write()
 
     async def handle(self, message: EventLog) -> None:
-        """Append one sweep."""
-        await self._write(_encode(message.events) + b"\n", len(message))
+        """Append one sweep, together with those that wait behind it."""
+        self._gathered.append(_encode(message.events) + b"\n")
+        self._gathered_events += len(message)
+        if self.context.mailbox.depth and self._gathered_events < _GATHERED_MAX:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await self._write()
 
     async def stop(self) -> None:
-        """Say how much is missing."""
+        """Write what was gathered, and say how much is missing."""
+        await self._write()
         if self.events_dropped:
             self.context.log.error("recording is incomplete", events_dropped=self.events_dropped)
         await super().stop()
 
-    async def _write(self, line: bytes, events: int) -> None:
-        """Append a line, after the header if that has not been written yet; all of it or nothing.
+    async def _write(self) -> None:
+        """Append what was gathered, after the header if that is not there; all of it or nothing.
 
         Cancelled, it still waits for the disk.
         """
         await trio.lowlevel.checkpoint()
-        if self._file is None:
+        lines, events = self._gathered, self._gathered_events
+        self._gathered, self._gathered_events = [], 0
+        if self._file is None or not (self._header or lines):
             return
         try:
             # In a thread: a disk can keep a write waiting.
-            await trio.to_thread.run_sync(_append, self._file, self._header + line)
+            await trio.to_thread.run_sync(_append, self._file, b"".join((self._header, *lines)))
             self._header = b""
             self._failing = False
         except OSError as error:
@@ -185,12 +197,12 @@ class RecordedSensor(NoSensor):
         """The processes that ran when the recording began."""
         return self._seeds
 
-    async def wait(self, tick_secs: float) -> bool:  # noqa: ARG002 - a recording has no pace
+    async def wait(self, tick_secs: float, *, urgent: bool) -> bool:  # noqa: ARG002 - a recording has no pace
         """Not wait: a replay runs as fast as it can."""
         await trio.lowlevel.checkpoint()
         return True
 
-    async def rest(self, gap_secs: float) -> None:  # noqa: ARG002 - same
+    async def rest(self, pause_secs: float) -> None:  # noqa: ARG002 - same
         """Not rest."""
         await trio.lowlevel.checkpoint()
 

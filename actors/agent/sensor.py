@@ -26,6 +26,8 @@ from bpf.records import RINGS
 RING_NAMES = tuple(ring.map_name for ring in RINGS)
 WINDOW_MAX_BYTES = 2 << 20
 """How much of a ring one turn decodes: bounds the memory of a batch."""
+CROWDED_SECS = 0.001
+"""Pause between two sweeps while sensitive files are opened all the time."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 Decoder = Callable[[memoryview, Callable[..., Any]], tuple[list[Any], int]]
@@ -53,11 +55,14 @@ class Sensor(Protocol):
     def seeds(self) -> Sequence[SeedEvent]:
         """The processes that run before the first event."""
 
-    async def wait(self, tick_secs: float) -> bool:
-        """Wait until something urgent happens (True) or a tick has passed (False)."""
+    async def wait(self, tick_secs: float, *, urgent: bool) -> bool:
+        """Wait until something must be seen at once (True) or a tick has passed (False).
 
-    async def rest(self, gap_secs: float) -> None:
-        """Pause between two sweeps, cut short by what cannot wait: a sensitive open."""
+        That is a sensitive open, a ring that fills, and, if ``urgent``, an execution or connection.
+        """
+
+    async def rest(self, pause_secs: float) -> None:
+        """Pause between two sweeps, cut short by a sensitive open or a ring that fills."""
 
     def snapshot(self) -> Mapping[str, int] | None:
         """How far each ring is filled now, empty ones left out; None at the end of a recording."""
@@ -106,12 +111,12 @@ class NoSensor:
         """None."""
         return ()
 
-    async def wait(self, tick_secs: float) -> bool:  # noqa: ARG002 - as the protocol has it
+    async def wait(self, tick_secs: float, *, urgent: bool) -> bool:  # noqa: ARG002 - as the protocol
         """Not wait."""
         await trio.lowlevel.checkpoint()
         return False
 
-    async def rest(self, gap_secs: float) -> None:  # noqa: ARG002 - same
+    async def rest(self, pause_secs: float) -> None:  # noqa: ARG002 - same
         """Not wait."""
         await trio.lowlevel.checkpoint()
 
@@ -176,37 +181,54 @@ class KernelSensor:
         self._committed_count = 0
         self.control = Control(attached.descriptors["CONTROL"])
         self._counters = Counters(attached.descriptors["COUNTERS"], attached.cpus)
+        self._timer = Timer()
         self._epoll = select.epoll()
-        for ring in self._rings.values():
+        for descriptor in (self._timer.descriptor, *(r.descriptor for r in self._rings.values())):
             # Edge-triggered: quiet records make a ring readable, but only a wake-up is an edge.
-            self._epoll.register(ring.descriptor, select.EPOLLIN | select.EPOLLET)
-        self._hot = select.epoll()
-        self._hot.register(self._rings["OPEN_EVENTS"].descriptor, select.EPOLLIN | select.EPOLLET)
-        self._tick = Timer()
-        self._epoll.register(self._tick.descriptor, select.EPOLLIN | select.EPOLLET)
-        self._gap = Timer()
-        self._hot.register(self._gap.descriptor, select.EPOLLIN | select.EPOLLET)
+            self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
 
     def seeds(self) -> Sequence[SeedEvent]:
         """The processes of /proc: as at the start until events flow, then as they are now."""
         return read_seeds() if self._first_seeds is None else self._first_seeds
 
-    async def wait(self, tick_secs: float) -> bool:
+    async def wait(self, tick_secs: float, *, urgent: bool) -> bool:
         """Wait for a probe's wake-up, or a tick."""
-        edges = self._epoll.poll(0)
-        if edges:  # cheaper than to have trio wait for what is there
+        if self._was_called() or (urgent and self._has_urgent()):
             await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            self._tick.after(tick_secs)
+            return True
+        self.control.set_waiting(urgent)
+        try:
+            self._timer.after(tick_secs)
+            # What a probe has written before it could know that we wait has woken nobody. It had
+            # several microseconds to do so, and it cannot be preempted.
+            if urgent and self._has_urgent():
+                await trio.lowlevel.checkpoint_if_cancelled()
+                return True
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            edges = self._epoll.poll(0)
-        return len(edges) > 1 or (len(edges) == 1 and edges[0][0] != self._tick.descriptor)
+        finally:
+            self.control.set_waiting(False)
+        return self._was_called()
 
-    async def rest(self, gap_secs: float) -> None:
-        """Pause until the gap has passed or a sensitive file was opened."""
-        self._hot.poll(0)  # forget what came before
-        self._gap.after(gap_secs)
-        await trio.lowlevel.wait_readable(self._hot.fileno())
+    async def rest(self, pause_secs: float) -> None:
+        """Pause until the time has passed or a probe calls.
+
+        If one has called already they come faster than sweeps go round; then some may gather.
+        """
+        if self._was_called():
+            self._timer.after(min(pause_secs, CROWDED_SECS))
+            await trio.lowlevel.wait_readable(self._timer.descriptor)
+        else:
+            self._timer.after(pause_secs)
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+
+    def _was_called(self) -> bool:
+        """Whether a probe has called since this was last asked."""
+        timer = self._timer.descriptor
+        return any(descriptor != timer for descriptor, _ in self._epoll.poll(0))
+
+    def _has_urgent(self) -> bool:
+        rings = self._rings
+        return bool(rings["EXEC_EVENTS"].pending_bytes() or rings["CONN_EVENTS"].pending_bytes())
 
     def snapshot(self) -> Mapping[str, int] | None:
         """Bytes that wait in each ring."""
@@ -278,9 +300,7 @@ class KernelSensor:
     def close(self) -> None:
         """Unmap; the descriptors, and with them the probes, stay the caller's."""
         self._epoll.close()
-        self._hot.close()
-        self._tick.close()
-        self._gap.close()
+        self._timer.close()
         for ring in self._rings.values():
             ring.close()
         self.control.close()

@@ -89,7 +89,7 @@ TRACEPOINT_PROBE(syscalls, sys_exit_connect) {
   record.pid = tgid;
   record.uid = bpf_get_current_uid_gid();
   bpf_get_current_comm(record.comm, sizeof(record.comm));
-  u64 wake = wake_up(cnt, record.family != AF_UNIX);
+  u64 wake = wake_up(cnt, ctl->waiting && record.family != AF_UNIX);
   if (CONN_EVENTS.ringbuf_output(&record, sizeof(record), wake))
     COUNT(cnt->lost);
   else

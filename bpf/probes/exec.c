@@ -100,7 +100,7 @@ static __always_inline int report_exec(void *task, u64 name, int error) {
   }
   if (buf->cut)
     record->marks |= MARK_CUT;
-  if (EXEC_EVENTS.ringbuf_output(record, buf->at & EXEC_MASK, wake_up(cnt, !error)))
+  if (EXEC_EVENTS.ringbuf_output(record, buf->at & EXEC_MASK, wake_up(cnt, ctl->waiting && !error)))
     COUNT(cnt->lost);
   else
     COUNT(cnt->delivered);

@@ -104,7 +104,7 @@ class Script(NoSensor):
     def seeds(self) -> Sequence[SeedEvent]:
         return self._seeds
 
-    async def wait(self, tick_secs: float) -> bool:
+    async def wait(self, tick_secs: float, *, urgent: bool) -> bool:
         await trio.sleep(tick_secs)
         return False
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,14 @@ def test_all_readers_take_turns_from_one_clock() -> None:
     )
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_events_are_urgent_where_the_responder_may_act(*, dry_run: bool) -> None:
+    settings = Settings.model_validate({"response": {"dry_run": dry_run}})
+    clock = agent_kinds(replace(resources(), settings=settings))["ring_clock"].factory()
+    assert isinstance(clock, RingClock)
+    assert clock._urgent is not dry_run
+
+
 def test_a_topology_whose_sweeps_could_not_go_round_is_refused() -> None:
     table = Settings().model_dump()
     del table["topology"]["agent"]["actors"]["open_reader"]
@@ -76,7 +85,7 @@ def test_a_topology_whose_sweeps_could_not_go_round_is_refused() -> None:
 
 async def test_where_nothing_is_sensed_a_topology_senses_nothing() -> None:
     sensor = NoSensor()
-    assert not await sensor.wait(1)
+    assert not await sensor.wait(1, urgent=True)
     await sensor.rest(1)
     assert sensor.snapshot() is None
     assert (list(sensor.seeds()), list(sensor.read("X", 1)), sensor.counters()) == ([], [], {})

@@ -9,12 +9,21 @@ import trio.testing
 
 from actors.agent.default_topology import DEFAULT_TOPOLOGY
 from actors.agent.messages import EventBatch
-from actors.agent.readers import ReaderOptions, RingClock, RingReader, ring_problems
+from actors.agent.readers import (
+    PAUSE_MAX_SECS,
+    PAUSE_MIN_SECS,
+    TICK_SECS,
+    ReaderOptions,
+    RingClock,
+    RingReader,
+    pause_secs,
+    ring_problems,
+)
 from actors.agent.sensor import RING_NAMES, Sensor
 from actors.agent.sweeps import Sweeps
 from actors.runtime import ChildSpec, Supervisor, Topology
 from actors.runtime.supervisor import End
-from actors.runtime.testing import Probe
+from actors.runtime.testing import Probe, run_actor
 from bpf.errors import RecordError
 from tests.agent.cast import Script, fork
 
@@ -161,6 +170,55 @@ async def test_a_recording_that_ends_ends_all(autojump_clock: trio.testing.MockC
     with trio.fail_after(5):
         assert await supervisor.run() is End.FINISHED
     assert told(seen) == [(1, 0, 1)]
+
+
+class Hurried(Script):
+    """A sensor whose probes call all the time; it notes how it is waited for."""
+
+    def __init__(self, *sweeps: Any) -> None:
+        super().__init__(*sweeps)
+        self.waits: list[bool] = []
+        self.pauses: list[float] = []
+
+    async def wait(self, tick_secs: float, *, urgent: bool) -> bool:
+        self.waits.append(urgent)
+        await trio.sleep(tick_secs)
+        return bool(self.sweeps)
+
+    async def rest(self, pause_secs: float) -> None:
+        self.pauses.append(pause_secs)
+        await trio.sleep(pause_secs)
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_only_where_a_process_may_be_killed_do_events_hurry_the_clock(
+    autojump_clock: trio.testing.MockClock, *, urgent: bool
+) -> None:
+    sensor = Hurried({EXEC: [fork(1)]}, {EXEC: [fork(2)]}, {EXEC: [fork(3)]})
+    clock = RingClock(sensor=sensor, sweeps=Sweeps(), urgent=urgent)
+    async with run_actor(clock), trio.open_nursery() as nursery:
+        for ring in RING_NAMES:
+            nursery.start_soon(empty, clock, ring)
+        await trio.sleep(1)
+        clock.context.stopping.set()
+    assert set(sensor.waits) == {urgent}
+    assert len(sensor.pauses) == 3
+    assert all((pause < TICK_SECS) is urgent for pause in sensor.pauses)
+
+
+async def empty(clock: RingClock, ring: str) -> None:
+    """A reader that only takes its turns."""
+    while (turn := await clock._sweeps.next(ring)) is not None:
+        clock._sensor.commit(ring)
+        clock._sweeps.finish(ring)
+        assert turn.limit in (0, 1)
+
+
+def test_the_more_a_sweep_finds_the_longer_the_pause_within_bounds() -> None:
+    pauses = [pause_secs(size, urgent=True) for size in (0, 400, 800, 1600, 1 << 20)]
+    assert pauses == sorted(set(pauses))
+    assert (pauses[0], pauses[-1]) == (PAUSE_MIN_SECS, PAUSE_MAX_SECS)
+    assert {pause_secs(size, urgent=False) for size in (0, 1 << 20)} == {TICK_SECS}
 
 
 # Topologies whose sweeps could not go round

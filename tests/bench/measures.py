@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from tests.bench.probes import accounted, program_ids, run_secs
 from tests.bench.rig import BpftraceError, Rig, agent, bpftrace, cpu_secs, rss_mib
 
 RUNS = 5
@@ -74,19 +75,22 @@ def opens(rig: Rig, *, every: bool) -> list[Row]:
 
 
 def execs(rig: Rig, *, seconds: float = 30, rate: int = 800) -> list[Row]:
-    """Execs at a steady rate, with JSON output and all rules; the probes' cost is what the
-    workload's own CPU time grows by."""
+    """Execs at a steady rate, with JSON output and all rules; the probes' time is the kernel's own
+    account. What the workload's CPU time grows by, caches included, is noted: it is mostly noise.
+    """
+    others = program_ids()
     free = [_per_exec(rig, seconds / 4, rate)]
-    with agent(rig) as running:
-        before = running.cpu_secs()
+    with accounted(), agent(rig) as running:
+        probes = program_ids() - others
+        before, probes_before = running.cpu_secs(), run_secs(probes)
         count, loaded = rig.run("execs", seconds, rate, rig.program)
         time.sleep(0.2)
         own = (running.cpu_secs() - before) / count * 1e6
-        probes = running.stop()
+        theirs = (run_secs(probes) - probes_before) / count * 1e6
+        lost = sum(each["lost"] for each in running.stop().values())
     free.append(_per_exec(rig, seconds / 4, rate))
-    added = loaded / count - statistics.mean(free)
-    lost = sum(each["lost"] for each in probes.values())
-    total = own + added
+    grows = loaded / count - statistics.mean(free)
+    total = own + theirs
     return [
         Row(f"{rate} execs/s for {seconds:.0f} s: lost", f"{lost}", "0", lost == 0),
         Row(
@@ -94,7 +98,7 @@ def execs(rig: Rig, *, seconds: float = 30, rate: int = 800) -> list[Row]:
             f"{total:.0f} µs/exec",
             "≤ 80",
             total <= 80,
-            f"agent {own:.0f}, workload grows by {added:.0f}",
+            f"agent {own:.0f}, probes {theirs:.1f}; workload grows by {grows:.0f}",
         ),
     ]
 

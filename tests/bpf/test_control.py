@@ -35,7 +35,7 @@ def fields_of_control() -> dict[str, tuple[int, int, str]]:
 
 
 FIELDS = fields_of_control()
-CONTROL_BYTES = 32 + 8 * NAME_WORDS + 8 * IGNORED_SLOTS
+CONTROL_BYTES = 40 + 8 * NAME_WORDS + 8 * IGNORED_SLOTS
 
 
 def a_map(size: int) -> int:
@@ -79,6 +79,7 @@ def test_the_c_struct_has_the_members_the_agent_writes() -> None:
         "name_lengths",
         "names",
         "agent_start",
+        "waiting",
         "ignored",
     ]
     offset, items, _ = FIELDS["ignored"]
@@ -88,6 +89,15 @@ def test_the_c_struct_has_the_members_the_agent_writes() -> None:
 def test_the_agent_is_written_where_the_probes_look(control: Control, descriptor: int) -> None:
     control.set_agent(4_000_000, 50_000_000)
     assert seen(descriptor) == NOTHING | {"agent_tgid": (4_000_000,), "agent_start": (5,)}
+
+
+def test_whether_the_agent_waits_is_written_where_the_probes_look(
+    control: Control, descriptor: int
+) -> None:
+    control.set_waiting(True)
+    assert seen(descriptor) == NOTHING | {"waiting": (1,)}
+    control.set_waiting(False)
+    assert seen(descriptor) == NOTHING
 
 
 def test_what_an_earlier_agent_ignored_is_forgotten(control: Control, descriptor: int) -> None:

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.detection.addresses import is_external
-from actors.detection.engine import Engine
-from actors.detection.events import AnyEvent
+from actors.detection.engine import Engine, Traced
+from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
 from actors.detection.settings import FilterSettings
 from actors.detection.testing import Host, rules
 from actors.detection.text import printable
@@ -57,6 +57,22 @@ def encoded(events: list[AnyEvent], *, batch: int) -> bytes:
 @given(histories(), st.integers(1, 50))
 def test_the_same_events_give_the_same_bytes(events: list[AnyEvent], batch: int) -> None:
     assert encoded(events, batch=batch) == encoded(events, batch=1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories())
+def test_executions_and_connections_are_traced_to_their_ancestry_of_that_moment(
+    events: list[AnyEvent],
+) -> None:
+    one_by_one, at_once = Engine(FilterSettings()), Engine(FilterSettings())
+    expected = []
+    for event in events:
+        one_by_one.process(event)
+        if isinstance(event, ExecEvent | ConnectEvent):
+            expected.append((event, one_by_one.table.ancestry(event.identity)))
+    traced: list[Traced] = []
+    at_once.process_batch(events, traced=traced)
+    assert traced == expected
 
 
 @settings(max_examples=100, deadline=None)

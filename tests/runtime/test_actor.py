@@ -12,6 +12,7 @@ from actors.runtime import (
     Mailbox,
     UndeclaredMessageError,
 )
+from actors.runtime.testing import run_actor
 
 
 class Event:
@@ -171,3 +172,43 @@ async def test_an_actor_without_tick_secs_never_ticks(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     assert await run_ticker(None, 0.5) == [(0.5, 0.5)]
+
+
+class Brief(Actor):
+    """Handles without waiting."""
+
+    def __init__(self) -> None:
+        self.handled = 0
+
+    async def handle(self, message: Any) -> None:
+        self.handled += 1
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+
+async def test_what_came_together_is_handled_together_and_then_others_get_their_turn() -> None:
+    actor = Brief()
+    async with run_actor(actor) as stage:
+        await trio.testing.wait_all_tasks_blocked()
+        for message in range(5):
+            stage.context.mailbox.put_nowait(message)
+        seen = []
+        while actor.handled < 5:
+            await trio.lowlevel.checkpoint()
+            seen.append(actor.handled)
+        assert set(seen) <= {0, 5}
+        assert stage.context.mailbox.handled >= 4
+
+
+async def test_messages_that_never_cease_leave_others_their_turn() -> None:
+    class Talkative(Brief):
+        async def handle(self, message: Any) -> None:
+            await super().handle(message)
+            self.context.mailbox.put_nowait(message)
+
+    actor = Talkative()
+    async with run_actor(actor) as stage:
+        for message in range(3):
+            stage.context.mailbox.put_nowait(message)
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        assert 3 < actor.handled < 100
