@@ -15,7 +15,10 @@ from actors.runtime import Actor, Problem
 from bpf.errors import RecordError
 
 TICK_SECS = 0.02
-"""What no event hurries waits this long at most."""
+"""What no event hurries waits this long at most, where the responder may act."""
+LEISURE_SECS = 0.04
+"""The same where nothing may be killed: half as many sweeps, and what is published is late by no
+more than the publisher itself takes."""
 PAUSE_MIN_SECS = 0.001
 PAUSE_PER_KIB_SECS = 0.004
 PAUSE_MAX_SECS = 0.008
@@ -31,11 +34,10 @@ def pause_secs(found_bytes: int, *, urgent: bool) -> float:
 
     Args:
         found_bytes: what the rings held.
-        urgent: whether a process may be killed for what the events tell. Else nothing is lost if
-            they wait for a tick.
+        urgent: whether a process may be killed for what the events tell.
     """
     if not urgent:
-        return TICK_SECS
+        return LEISURE_SECS
     return min(PAUSE_MAX_SECS, PAUSE_MIN_SECS + found_bytes / 1024 * PAUSE_PER_KIB_SECS)
 
 
@@ -52,11 +54,12 @@ class RingClock(Actor):
         self._sensor = sensor
         self._sweeps = sweeps
         self._urgent = urgent
+        self._tick_secs = TICK_SECS if urgent else LEISURE_SECS
 
     async def run(self) -> None:
         """Sweep until told to stop or the recording ends; then once more over every ring."""
         while not self.context.stopping.is_set():
-            called = await self._sensor.wait(TICK_SECS, urgent=self._urgent)
+            called = await self._sensor.wait(self._tick_secs, urgent=self._urgent)
             await self._sweeps.finished()
             limits = self._sensor.snapshot()
             if limits is None:

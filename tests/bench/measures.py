@@ -89,6 +89,11 @@ def execs(rig: Rig, *, seconds: float = 30, rate: int = 800) -> list[Row]:
         theirs = (run_secs(probes) - probes_before) / count * 1e6
         lost = sum(each["lost"] for each in running.stop().values())
     free.append(_per_exec(rig, seconds / 4, rate))
+    with agent(rig, LAVENDER_RESPONSE__DRY_RUN="false") as running:
+        before = running.cpu_secs()
+        started, _ = rig.run("execs", seconds / 3, rate, rig.program)
+        armed = (running.cpu_secs() - before) / started * 1e6
+        running.stop()
     grows = loaded / count - statistics.mean(free)
     total = own + theirs
     return [
@@ -100,6 +105,7 @@ def execs(rig: Rig, *, seconds: float = 30, rate: int = 800) -> list[Row]:
             total <= 80,
             f"agent {own:.0f}, probes {theirs:.1f}; workload grows by {grows:.0f}",
         ),
+        Row(f"{rate} execs/s, responder armed: agent", f"{armed:.0f} µs/exec", "-", None),
     ]
 
 
