@@ -13,8 +13,9 @@ from actors.agent.exits import ExitCode
 from actors.version import VERSION
 from bpf.errors import MissingBcc
 from tests.agent.cast import ROOT, agent, recording, reverse_shell
+from tests.shipped import shipped_for_all
 
-SHIPPED = str(ROOT / "lavender.toml")
+SHIPPED = str(shipped_for_all())
 
 
 class Loading:

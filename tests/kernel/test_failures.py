@@ -15,6 +15,7 @@ import pytest
 from tests.kernel.endpoint import assert_balanced, endpoint, run_agent
 from tests.kernel.test_counters import EXEC_FLOOD
 from tests.kernel.workload import run
+from tests.shipped import shipped_for_all
 
 DRAIN_SECS = 5.0
 READ = "T1003 [Sensitive file read]"
@@ -76,7 +77,7 @@ def hidden(path: str, *, then: str = "true") -> tuple[str, ...]:
 
 
 def test_without_root_it_says_to_use_sudo() -> None:
-    code, _, stderr = run_agent(program=("-c", UNPRIVILEGED))
+    code, _, stderr = run_agent(program=("-c", UNPRIVILEGED), config=shipped_for_all())
     assert code == 77
     assert "sudo" in stderr
     assert len(stderr.splitlines()) == 1
@@ -138,7 +139,7 @@ def test_check_prints_a_table_and_attaches_nothing() -> None:
     for row in ("configuration", "topology", "root", "bcc", "kernel types", "tracepoints", "bpffs"):
         assert row in table
     assert "FAIL" not in table
-    code, table, _ = run_agent("--check", program=("-c", UNPRIVILEGED))
+    code, table, _ = run_agent("--check", program=("-c", UNPRIVILEGED), config=shipped_for_all())
     assert code == 1
     assert "FAIL  root" in table
 

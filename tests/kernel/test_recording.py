@@ -11,6 +11,7 @@ import pytest
 
 from tests.kernel.endpoint import ROOT, endpoint
 from tests.kernel.workload import ADDRESS, NOBODY, Island, copy_as, run
+from tests.shipped import shipped_for_all
 
 AS_NOBODY = """
 import os, sys
@@ -48,7 +49,7 @@ def recorded(programs: Path, doer: Path, net: Island) -> tuple[Path, list[bytes]
 
 def replay(record: Path, *prefix: str) -> tuple[int, list[bytes], list[bytes]]:
     words = prefix or (sys.executable, "-m", "actors.agent", "--replay", str(record))
-    environment = {**os.environ, "LAVENDER_CONFIG": str(ROOT / "lavender.toml")}
+    environment = {**os.environ, "LAVENDER_CONFIG": str(shipped_for_all())}
     done = subprocess.run(
         words, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=60
     )
