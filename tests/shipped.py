@@ -1,4 +1,4 @@
-"""The shipped configuration where everybody can read it: the checkout may be for its owner alone."""
+"""The shipped configuration where all may read it: the checkout may be for its owner alone."""
 
 from __future__ import annotations
 
