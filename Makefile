@@ -29,7 +29,7 @@ test: setup ## every test but the long ones
 	$(PYTHON) -m pytest -q -m "not soak and not faults" $(PYTEST_ARGS)
 
 faults: setup ## kill, cut, fill and slow down parts of the backend
-	$(PYTHON) -m pytest -q -m faults $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m faults -o faulthandler_timeout=400 $(PYTEST_ARGS)
 
 soak: setup ## ten minutes of mixed flood
 	$(PYTHON) -m pytest -q -m soak $(PYTEST_ARGS)
