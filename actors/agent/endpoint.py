@@ -18,12 +18,12 @@ from actors.agent.console import Output, Stream
 from actors.agent.enrich import Enricher, Users, host_devices
 from actors.agent.exits import ExitCode, StartError, start_error
 from actors.agent.kinds import Resources, agent_kinds
-from actors.agent.publisher import Publishing
 from actors.agent.readers import ring_problems
 from actors.agent.recording import RecordedSensor, RecordingError
 from actors.agent.seeds import ancestors_of, start_ns_of
 from actors.agent.sensor import KernelSensor, NoSensor, Sensor
 from actors.agent.settings import Settings
+from actors.agent.spooling import Publishing
 from actors.detection.paths import DELIVER_ALL, component_names
 from actors.runtime import Outcome, Topology, TopologyError, load_topology, run_topology
 from actors.version import VERSION

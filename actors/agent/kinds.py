@@ -9,12 +9,13 @@ from typing import BinaryIO
 from actors.agent.console import AlertConsole, EventConsole, Output, Stream, Style
 from actors.agent.correlator import Correlator
 from actors.agent.heartbeat import Heartbeat
-from actors.agent.publisher import Publisher, Publishing
+from actors.agent.publisher import Publisher
 from actors.agent.readers import ReaderOptions, RingClock, RingReader
 from actors.agent.recording import Recorder
 from actors.agent.responder import Responder
 from actors.agent.sensor import Sensor
 from actors.agent.settings import Settings
+from actors.agent.spooling import Publishing, Spooling
 from actors.agent.sweeps import Sweeps
 from actors.runtime import Kind
 
@@ -38,6 +39,8 @@ def agent_kinds(resources: Resources) -> dict[str, Kind]:
     """Every kind `[topology]` may name."""
     settings, sensor = resources.settings, resources.sensor
     sweeps = Sweeps()
+    published = resources.publishing
+    spooling = None if published is None else Spooling(published, sensor)
     style = Style(resources.output, sensor.boot_unix_ns)
     return {
         "ring_clock": Kind.of(
@@ -52,7 +55,7 @@ def agent_kinds(resources: Resources) -> dict[str, Kind]:
             show=resources.output != "none",
             publish=resources.publishing is not None,
         ),
-        "publisher": Kind.of(Publisher, sensor=sensor, publishing=resources.publishing),
+        "publisher": Kind.of(Publisher, work=spooling),
         "responder": Kind.of(
             Responder, settings=settings.response, spared=resources.spared, live=sensor.live
         ),

@@ -17,10 +17,10 @@ import structlog
 
 from actors.agent.batches import Sender
 from actors.agent.privileges import unprivileged_user
-from actors.agent.publisher import Publishing
 from actors.agent.sensor import Sensor
 from actors.agent.settings import Settings
 from actors.agent.shipping import Shipping
+from actors.agent.spooling import Publishing
 from transport.messages import Gap, Host
 from transport.session import Session
 from transport.spool import Spool

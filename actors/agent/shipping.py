@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import msgspec
 import structlog
 import trio
 
@@ -41,6 +42,27 @@ def monotonic_ms() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
+class _Counters(msgspec.Struct):
+    evicted: list[Evicted] = []
+
+
+class _Telling(msgspec.Struct):
+    """The part of a batch that says what left the spool."""
+
+    counters: _Counters
+
+
+_decode_telling = msgspec.json.Decoder(_Telling).decode
+_NOTHING_EVICTED = b'"evicted":[]'
+
+
+def _told_by(item: Item) -> Sequence[Evicted]:
+    """The evictions that a message told the backend of; few tell of any."""
+    if item.kind == "alert" or _NOTHING_EVICTED in item.payload:
+        return ()
+    return _decode_telling(item.payload).counters.evicted
+
+
 class Shipping:
     """Keeps messages until the broker has them; oldest first, alerts before telemetry.
 
@@ -61,7 +83,6 @@ class Shipping:
         self._in_flight: frozenset[int] = frozenset()
         self._put_off: dict[int, float] = {}
         """Ids that are not tried before a moment."""
-        self._telling: dict[str, Sequence[Evicted]] = {}
         self.opened = self._spool.opened
         self.marks = self._spool.marks()
         """Where the agent before this one stood."""
@@ -70,15 +91,8 @@ class Shipping:
         self.damaged = 0
         """Times the spool was found damaged and replaced."""
 
-    async def append(
-        self, items: Sequence[NewItem], marks: Marks, *, telling: Sequence[Evicted] = ()
-    ) -> list[Loss]:
+    async def append(self, items: Sequence[NewItem], marks: Marks) -> list[Loss]:
         """Spool messages in a thread, and wake the sender; what had to leave for them.
-
-        Args:
-            items: the messages.
-            marks: what goes with them.
-            telling: evictions that the last of them tells the backend of.
 
         Raises:
             SpoolError: nothing was written.
@@ -88,8 +102,6 @@ class Shipping:
                 items, marks, now_unix_ms=monotonic_ms(), keep=self._in_flight
             )
         )
-        if telling:
-            self._telling[items[-1].message_id] = telling
         self._more.set()
         return losses
 
@@ -190,7 +202,7 @@ class Shipping:
     async def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
         await trio.lowlevel.checkpoint()
         done = [item for item, receipt in zip(items, receipts, strict=True) if receipt.stored]
-        told = [run for item in done for run in self._telling.pop(item.message_id, ())]
+        told = [run for item in done for run in _told_by(item)]
 
         def settle(spool: Spool) -> None:
             spool.remove([item.id for item in done])

@@ -21,10 +21,11 @@ import trio
 from actors import logs
 from actors.agent.batches import Sender
 from actors.agent.messages import Telemetry
-from actors.agent.publisher import Publisher, Publishing
+from actors.agent.publisher import Publisher
 from actors.agent.sensor import NoSensor
 from actors.agent.settings import PublishSettings
 from actors.agent.shipping import Shipping
+from actors.agent.spooling import Publishing, Spooling
 from actors.detection.alerts import Alert
 from actors.runtime import Actor, ChildSpec, Topology, run_topology
 from tests.services.messages import BOOT_NS, an_event
@@ -148,6 +149,7 @@ async def _main(options: argparse.Namespace) -> None:
         start_gaps=[],
         watching_since_unix_ms=None,
     )
+    work = Spooling(publishing, sensor, clock_ms=lambda: time.time_ns() // 1_000_000 + jump_ms[0])
     children = (
         ChildSpec(
             name="generator",
@@ -158,11 +160,7 @@ async def _main(options: argparse.Namespace) -> None:
         ),
         ChildSpec(
             name="publisher",
-            factory=lambda: Publisher(
-                sensor=sensor,
-                publishing=publishing,
-                clock_ms=lambda: time.time_ns() // 1_000_000 + jump_ms[0],
-            ),
+            factory=lambda: Publisher(work),
             accepts=Publisher.accepts,
             capacity=256,
             overflow="drop_newest",

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import trio
 
+from tests.broker.kit import until
 from transport.session import Delivery, Outgoing, Receipt, Session
 
 
@@ -24,6 +25,17 @@ class Notes:
         self.ended: list[int] = []
         self.kept: list[int] = []
         self.published: list[Outgoing] = []
+        self.shouted: list[tuple[str, bytes]] = []
+        """What went out without an ack."""
+        self.connected = True
+
+    async def wait_connected(self) -> None:
+        await until(lambda: self.connected)
+
+    def publish_core(self, subject: str, payload: bytes) -> bool:
+        if self.connected:
+            self.shouted.append((subject, payload))
+        return self.connected
 
     @property
     def session(self) -> Session:

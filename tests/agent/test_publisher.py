@@ -1,0 +1,323 @@
+"""The publisher with a real spool; only the broker is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from actors.agent.batches import Sender
+from actors.agent.messages import Status, Telemetry
+from actors.agent.publisher import Publisher
+from actors.agent.sensor import NoSensor
+from actors.agent.settings import PublishSettings
+from actors.agent.shipping import Shipping
+from actors.agent.spooling import Publishing, Spooling
+from actors.runtime import ChildSpec, Topology, run_topology
+from actors.runtime.testing import run_actor
+from tests.broker.kit import until
+from tests.faults.emitter import an_alert
+from tests.services.cast import Notes
+from tests.services.messages import EPOCH, HOST, an_event
+from transport.messages import Alert, Batch, Event, Evicted, Gap, Heartbeat
+from transport.publishing import Outgoing
+from transport.spool import Spool
+from transport.spool_errors import SpoolCorrupt, SpoolFull
+from transport.subjects import Address
+
+LOAD_ID = "00000000000000cc"
+
+
+class Held(NoSensor):
+    """A sensor that notes how far its rings were given back."""
+
+    load_id = LOAD_ID
+    live = True
+
+    def __init__(self) -> None:
+        self.released: dict[str, int] = {}
+        self.lost = 0
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        none = dict.fromkeys(("seen", "delivered", "filtered", "suppressed"), 0)
+        return {"open": {**none, "lost": self.lost}}
+
+    def release(self, positions: Mapping[str, int]) -> None:
+        self.released = dict(positions)
+
+
+class World:
+    """A publisher's surroundings."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        takes: Callable[[Outgoing], bool],
+        max_bytes: int = 1 << 28,
+        **more: Any,
+    ) -> None:
+        self.sensor = Held()
+        self.broker = Notes(takes)
+        self.folder = folder
+        self.shipping = Shipping(
+            self.broker.session, lambda: Spool.open(folder, max_bytes=max_bytes)
+        )
+        publishing = Publishing(
+            settings=PublishSettings(**more),
+            sender=Sender(
+                address=Address("acme", "web-1"),
+                host=HOST,
+                epoch=EPOCH,
+                telemetry_prefix="telemetry.raw",
+            ),
+            shipping=self.shipping,
+            evidence_window_ms=30_000,
+            heartbeat_prefix="heartbeat",
+            policy_version="7",
+            start_gaps=[Gap(1, 2, "not_watching")],
+            watching_since_unix_ms=None,
+        )
+        self.work = Spooling(publishing, self.sensor)
+
+    def publisher(self) -> Publisher:
+        return Publisher(self.work)
+
+    @property
+    def batches(self) -> list[Batch]:
+        return [
+            msgspec.json.decode(each.payload, type=Batch)
+            for each in self.broker.published
+            if each.subject == "telemetry.raw.acme.web-1"
+        ]
+
+    @property
+    def alerts(self) -> list[Alert]:
+        return [
+            msgspec.json.decode(each.payload, type=Alert)
+            for each in self.broker.published
+            if each.subject == "alerts.acme.web-1"
+        ]
+
+    @property
+    def events(self) -> list[Event]:
+        return [event for batch in self.batches for event in batch.events]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "spool", takes=lambda _: True)
+
+
+def sweep(
+    first: int, count: int, *, alerts: Sequence[int] = (), read: int | None = None
+) -> Telemetry:
+    events = [an_event(number) for number in range(first, first + count)]
+    position = {"OPEN_EVENTS": 128 * (first + count)}
+    raised = [an_alert(an_event(number)) for number in alerts]
+    return Telemetry(events, raised, position, first + count if read is None else read)
+
+
+async def publish(world: World, *told: Telemetry | Status) -> None:
+    async with run_actor(world.publisher(), within_secs=10) as stage:
+        for message in told:
+            await stage.context.mailbox.put(message)
+    await world.shipping.close()
+
+
+async def test_events_arrive_in_order_under_consecutive_numbers(world: World) -> None:
+    await publish(world, sweep(0, 700), sweep(700, 30))
+    assert world.events == [an_event(number) for number in range(730)]
+    expected = 0
+    for number, batch in enumerate(world.batches):
+        assert (batch.batch_id, batch.first_seq) == (f"{EPOCH}-{number}", expected)
+        assert len(batch.events) <= 500
+        expected += len(batch.events)
+    last = world.batches[-1].counters
+    assert (last.read, last.spooled, last.dropped, last.unpublished) == (730, 730, 0, 0)
+
+
+async def test_rings_are_given_back_only_what_is_spooled(world: World) -> None:
+    world.broker.connected = False
+    async with run_actor(world.publisher(), within_secs=10) as stage:
+        await stage.context.mailbox.put(sweep(0, 600))
+        await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: bool(world.sensor.released))
+        assert world.sensor.released == {"OPEN_EVENTS": 128 * 600}
+        marks = world.shipping._spool.marks()
+        assert marks is not None
+        assert (marks.positions, marks.load_id) == ({"OPEN_EVENTS": 128 * 600}, LOAD_ID)
+        world.broker.connected = True
+    await world.shipping.close()
+    assert len(world.events) == 600
+
+
+async def test_what_is_not_wanted_is_counted_and_not_sent(tmp_path: Path) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True, events=("exec",), alerts=False)
+    await publish(world, sweep(0, 100, alerts=[1]))
+    assert {type(event).__name__ for event in world.events} == {"ExecEvent"}
+    last = world.batches[-1].counters
+    assert (last.read, last.spooled, last.unpublished) == (100, 20, 80)
+    assert world.alerts == []
+
+
+async def test_an_alert_names_its_event_and_goes_first(world: World) -> None:
+    await publish(world, sweep(0, 10, alerts=[3]))
+    (alert,) = world.alerts
+    assert alert.event_id == f"{EPOCH}-3"
+    assert world.broker.published[0].subject == "alerts.acme.web-1"
+    assert alert.evidence == "complete"
+    assert world.batches[-1].counters.alerts == 1
+
+
+async def test_an_alert_after_a_loss_says_so(world: World) -> None:
+    async with run_actor(world.publisher(), within_secs=10) as stage:
+        await stage.context.mailbox.put(sweep(0, 500))
+        await until(lambda: bool(world.batches))
+        world.sensor.lost = 7
+        late = sweep(500, 1)
+        await stage.context.mailbox.put(late)
+        await trio.sleep(0.1)
+    await world.shipping.close()
+    gaps = [gap for batch in world.batches for gap in batch.counters.gaps]
+    assert [(gap.reason, gap.events) for gap in gaps] == [
+        ("not_watching", None),
+        ("lost_in_kernel_open", 7),
+    ]
+
+
+async def test_what_was_lost_on_the_way_to_it_is_counted(world: World) -> None:
+    await publish(world, sweep(0, 10), sweep(60, 10, read=70))
+    last = world.batches[-1].counters
+    assert (last.read, last.spooled, last.dropped) == (70, 20, 50)
+
+
+async def test_a_crash_neither_repeats_numbers_nor_loses_count(world: World) -> None:
+    """A fresh instance goes on where the crashed one stood, in the same epoch."""
+    # What breaks it; a sweep's positions are a mapping.
+    poison = Telemetry(sweep(500, 100).events, [], None, 600)  # type: ignore[arg-type]
+
+    class Feeder(Publisher):
+        emits = (Telemetry,)
+
+        def __init__(self) -> None:
+            super().__init__(world.work)
+
+        async def run(self) -> None:
+            for message in (sweep(0, 500), poison, sweep(600, 100)):
+                await self.context.tell(message)
+                await trio.sleep(0.05)
+
+    children = (
+        ChildSpec(
+            name="feeder", factory=Feeder, emits=(Telemetry,), to=("it",), restart="transient"
+        ),
+        ChildSpec(name="it", factory=world.publisher, accepts=Publisher.accepts),
+    )
+    outcome = await run_topology(Topology(name="test", children=children))
+    await world.shipping.close()
+    assert outcome.statistics["it"].crashes == 1
+    assert len({batch.batch_id for batch in world.batches}) == len(world.batches)
+    assert world.events == [an_event(number) for number in (*range(500), *range(600, 700))]
+    last = world.batches[-1].counters
+    assert (last.read, last.spooled, last.dropped) == (700, 600, 100)
+
+
+async def test_a_spool_that_fails_costs_events_and_not_the_agent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Spool.append
+    failures = [True]
+
+    def full(self: Spool, *args: Any, **more: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise SpoolFull("the disk is full")
+        return append(self, *args, **more)
+
+    monkeypatch.setattr(Spool, "append", full)
+    await publish(world, sweep(0, 500), sweep(500, 500, alerts=[500]))
+    assert world.events == [an_event(number) for number in range(500, 1000)]
+    last = world.batches[-1].counters
+    assert (last.read, last.spooled, last.dropped) == (1000, 500, 500)
+    assert world.batches[0].first_seq == 0
+
+
+async def test_a_spool_damaged_on_the_way_is_replaced_and_told_of(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Spool.append
+    calls: list[int] = []
+
+    def damaged(self: Spool, *args: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise SpoolCorrupt("the file is damaged")
+        return append(self, *args, **more)
+
+    monkeypatch.setattr(Spool, "append", damaged)
+    await publish(world, sweep(0, 500), sweep(500, 500), sweep(1000, 500))
+    assert world.shipping.damaged == 1
+    assert world.events[-1] == an_event(1499)
+    told = [run for batch in world.batches for run in batch.counters.evicted]
+    assert Evicted(EPOCH, 0, 499, "corrupt") in told
+
+
+async def test_an_error_nobody_foresaw_costs_what_was_in_hand_and_counts_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spool, "append", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await publish(world, sweep(0, 500, alerts=[1]))
+    monkeypatch.undo()
+    await publish(world, sweep(500, 500))
+    last = world.batches[-1].counters
+    assert (last.read, last.spooled, last.dropped) == (1000, 500, 500)
+    assert (last.alerts, last.alerts_dropped) == (1, 1)
+
+
+async def test_evictions_are_told_until_the_broker_has_heard_of_them(tmp_path: Path) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True, max_bytes=150_000)
+    world.broker.connected = False
+    async with run_actor(world.publisher(), within_secs=10) as stage:
+        for number in range(6):
+            await stage.context.mailbox.put(sweep(500 * number, 500))
+        await until(lambda: world.sensor.released.get("OPEN_EVENTS") == 128 * 3000)
+        assert world.shipping.unreported()
+        world.broker.connected = True
+        await until(lambda: not world.shipping.unreported())
+    await world.shipping.close()
+    told = {run for batch in world.batches for run in batch.counters.evicted}
+    gone = {seq for run in told for seq in range(run.first_seq, run.last_seq + 1)}
+    came = {batch.first_seq + i for batch in world.batches for i in range(len(batch.events))}
+    assert gone | came == set(range(3000))
+    assert not gone & came
+
+
+async def test_a_heartbeat_says_how_it_stands(world: World) -> None:
+    await publish(world, sweep(0, 20), Status({"probes": {}}))
+    (where, payload), *_ = world.broker.shouted
+    beat = msgspec.json.decode(payload, type=Heartbeat)
+    assert where == "heartbeat.acme.web-1"
+    assert (beat.agent_id, beat.policy_version, beat.epoch) == ("web-1", "7", EPOCH)
+    assert beat.counters.read == 20
+    assert beat.status == {"probes": {}}
+
+
+async def test_one_message_the_broker_refuses_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    world = World(tmp_path / "spool", takes=lambda each: not each.message_id.endswith("-0"))
+    async with run_actor(world.publisher(), within_secs=10) as stage:
+        for number in range(4):
+            await stage.context.mailbox.put(sweep(500 * number, 500))
+        await until(lambda: len(world.events) == 1500)
+    await world.shipping.close()
+
+
+async def test_without_publishing_it_does_nothing() -> None:
+    async with run_actor(Publisher(None)) as stage:
+        await stage.context.mailbox.put(sweep(0, 5))
+        await stage.context.mailbox.put(Status({}))
