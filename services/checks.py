@@ -36,7 +36,7 @@ async def _row(name: str, test: Callable[[], Awaitable[str]]) -> tuple[str, bool
     except (TransportError, StoreError) as error:
         return name, False, str(error)
     except trio.TooSlowError:
-        return name, False, f"no answer within {_WITHIN_SECS:g} s"
+        return name, False, f"no answer within {_WITHIN_SECS:g} s; does it run, and where?"
 
 
 async def _broker(resources: Resources) -> str:
@@ -61,6 +61,10 @@ async def _broker(resources: Resources) -> str:
 
 
 async def _store(resources: Resources) -> str:
+    path = resources.settings.store.sqlite_path
+    if path is not None and not path.exists():
+        await trio.lowlevel.checkpoint()
+        return f"{path} is made at the first start"
     store = resources.store().store
     try:
         await store.open()

@@ -34,6 +34,7 @@ _CONFIG_MODE = 0o600
 _STORE_MAX_BYTES = 16 << 30
 _LOG_MAX_BYTES = 16 << 20
 _TAIL_BYTES = 2000
+_TAKEN = "address already in use"
 # The child asks to be killed with us before it becomes the server, and leaves if we are gone by
 # then. (Popen's preexec_fn would run Python between fork and exec, which threads make unsafe.)
 _LAUNCH = """
@@ -165,7 +166,7 @@ class EmbeddedServer:
                 with trio.CancelScope(shield=True):
                     await self.wait()
         if not ready:
-            raise ServerError(f"nats-server does not start on {self.url}: {self._tail()}")
+            raise ServerError(self._refusal())
         log.info("broker started", url=self.url, folder=str(self.folder))
 
     async def stop(self) -> None:
@@ -276,6 +277,12 @@ class EmbeddedServer:
             return (self.folder / "nats-server.log").read_bytes()[begin:]
         except OSError:
             return b""
+
+    def _refusal(self) -> str:
+        said = self._tail()
+        if _TAKEN in said:
+            return f"{self.url}: {_TAKEN}; stop what listens there, or choose another port"
+        return f"nats-server does not start on {self.url}: {said}"
 
     def _tail(self) -> str:
         try:

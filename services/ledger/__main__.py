@@ -68,6 +68,10 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 async def _facts(settings: Settings, options: argparse.Namespace) -> LedgerFacts | StoreError:
     # The error is returned, for what leaves the loop comes out in a group.
+    path = settings.store.sqlite_path
+    if path is not None and not path.exists():
+        await trio.lowlevel.checkpoint()
+        return StoreError(f"{path}: there is no such store; name it with store.url or --config")
     store = open_store(settings.store)
     async with crossing.open_loop():
         try:

@@ -74,11 +74,11 @@ def main(words: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         program.say(str(error))
         return program.CONFIG_ERROR
+    except BlockingIOError:
+        program.say(f"{data}: another stack uses it; stop that one, or name another with --data")
+        return BUSY
     except OSError as error:
-        program.say(
-            f"{data}: {error.strerror}; is another stack using it? "
-            "Stop that one, or name another folder with --data"
-        )
+        program.say(f"{data}: {error.strerror}; name another folder with --data")
         return BUSY
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bpf.records import RINGS
+from bpf.source import ATTACHMENTS
 from tests.kernel.endpoint import Endpoint, endpoint
 
 READ_SEARCH, KILL, PTRACE = 1 << 2, 1 << 5, 1 << 19
@@ -61,7 +63,10 @@ def test_it_holds_nothing_it_does_not_need(running: tuple[Endpoint, bool]) -> No
     folder = Path(f"/proc/{agent.pid}/fd")
     kinds = [os.readlink(entry) for entry in folder.iterdir()]  # noqa: PTH115 - not a real path
     assert not [kind for kind in kinds if "bpf-prog" in kind]
-    assert len(kinds) < 56
+    assert sum("bpf_link" in kind for kind in kinds) == len(ATTACHMENTS)
+    # Python's mappings hold a descriptor each: three of a ring, one of policy and counters each.
+    assert sum("bpf-map" in kind for kind in kinds) == 4 * len(RINGS) + 2 * 2
+    assert sum("anon_inode:bpf" not in kind for kind in kinds) < 16
 
 
 def test_it_is_small(running: tuple[Endpoint, bool]) -> None:
