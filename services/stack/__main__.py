@@ -26,15 +26,26 @@ def _with_folder(settings: Settings, data: Path, *, url: str) -> Settings:
     return settings.model_copy(update={"store": store, "broker": broker})
 
 
+class _FolderError(Exception):
+    """The folder cannot be used; the text says what to do."""
+
+
 def _take_folder(data: Path) -> None:
     """Make the folder and hold its lock until this process ends.
 
     Raises:
-        OSError: it cannot be made, or another stack has it.
+        _FolderError: it cannot be made, or another stack has it.
     """
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(data / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(data / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _FolderError(
+            f"{data}: another stack uses it; stop that one, or name another with --data"
+        ) from error
+    except OSError as error:
+        raise _FolderError(f"{data}: {error.strerror}; name another folder with --data") from error
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -74,11 +85,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         program.say(str(error))
         return program.CONFIG_ERROR
-    except BlockingIOError:
-        program.say(f"{data}: another stack uses it; stop that one, or name another with --data")
-        return BUSY
-    except OSError as error:
-        program.say(f"{data}: {error.strerror}; name another folder with --data")
+    except _FolderError as error:
+        program.say(str(error))
         return BUSY
 
 
