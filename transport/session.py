@@ -396,7 +396,7 @@ class Session:
             key = self._identity.public_key
             what = f"[broker] nkey_seed_file {self._settings.nkey_seed_file}, of user {key}"
         else:
-            what = "[broker] has neither credentials_file nor nkey_seed_file"
+            what = "the url; [broker] names neither a credentials_file nor an nkey_seed_file"
         return f"{self._shown} refuses us ({text.removeprefix('nats: ')}): check {what}"
 
 

@@ -8,13 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import nats
 import pytest
+import trio
 
+from actors.version import VERSION
 from tests.faults.backend import Backend, Process, backend
 from tests.kernel.endpoint import endpoint
+from transport.crossing import call, open_loop
+from transport.messages import Heartbeat
 
 
 @pytest.fixture
@@ -69,6 +76,35 @@ def test_what_a_shell_runs_is_a_row_with_arguments_and_lineage(running: Backend)
     account = running.account("publish-tests")
     assert account["stored"] == account["delivered"]
     assert account["in_rings"] == account["abandoned"] == 0
+
+
+async def heartbeats(url: str, *, count: int) -> list[Heartbeat]:
+    """What whoever listens on core NATS hears of an agent."""
+    heard: list[bytes] = []
+
+    async def listen() -> None:
+        client = await nats.connect(url)
+        subscription = await client.subscribe("heartbeat.>")
+        while len(heard) < count:
+            heard.append((await subscription.next_msg(timeout=20)).data)
+        await client.close()
+
+    async with open_loop():
+        await call(listen)
+    return [msgspec.json.decode(each, type=Heartbeat) for each in heard]
+
+
+def test_heartbeats_say_how_the_agent_stands(running: Backend) -> None:
+    running.wait_for(lambda: "broker connected" in running.services["ingest"].log())
+    with endpoint(**published(running)) as agent:
+        first, second = trio.run(partial(heartbeats, running.url, count=2))
+        assert agent.stop() == 0
+    assert (second.agent_id, second.tenant_id, second.version) == ("publish-tests", "dev", VERSION)
+    assert second.uptime_secs > first.uptime_secs
+    assert second.counters.probes["exec"].seen >= first.counters.probes["exec"].seen
+    assert second.counters.load_id != "0" * 16
+    assert len(second.policy_version) == 16
+    assert "actors" in second.status
 
 
 def test_an_alert_says_what_it_could_not_see(running: Backend, secret: Path) -> None:
