@@ -6,7 +6,6 @@ broker's ack. What was in flight when the connection broke is sent again, under 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -83,6 +82,9 @@ class Shipping:
         self._in_flight: frozenset[int] = frozenset()
         self._put_off: dict[int, float] = {}
         """Ids that are not tried before a moment."""
+        self._acked: list[int] = []
+        self._told: list[Evicted] = []
+        """What the broker has; taken out with the next look at the file, for threads are dear."""
         self.opened = self._spool.opened
         self.marks = self._spool.marks()
         """Where the agent before this one stood."""
@@ -104,6 +106,11 @@ class Shipping:
         )
         self._more.set()
         return losses
+
+    @property
+    def _waiting(self) -> int:
+        """Messages that the broker does not have."""
+        return self._spool.waiting - len(self._acked)
 
     def unreported(self) -> list[Evicted]:
         """Evictions nobody has been told of."""
@@ -130,16 +137,13 @@ class Shipping:
 
     async def emptied(self) -> None:
         """Wait until nothing is left to send."""
-        while True:
-            waiting = await self.statistics()
-            if not waiting.batches and not waiting.alerts:
-                return
+        await trio.lowlevel.checkpoint()
+        while self._waiting:  # noqa: ASYNC110 - it is rare, and over in a moment
             await trio.sleep(_LOOK_AGAIN_SECS)
 
     async def close(self) -> None:
         """Let go of the spool."""
-        async with self._turn:
-            await trio.to_thread.run_sync(self._spool.close)
+        await self._use(lambda spool: spool.close())
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -162,12 +166,16 @@ class Shipping:
         await trio.lowlevel.checkpoint()
         now_secs = trio.current_time()
         self._put_off = {each: due for each, due in self._put_off.items() if due > now_secs}
+        if not self._waiting:  # which spares a thread a look at the file
+            await self._more.wait()
+            self._more = trio.Event()
+            return ""
         try:
             items = await self._use(
                 lambda spool: spool.oldest(_MESSAGES, limit_bytes=_BYTES, skip=self._put_off)
             )
-            if not items:
-                with trio.move_on_after(_PUT_OFF_SECS if self._put_off else math.inf):
+            if not items:  # all that waits was put off
+                with trio.move_on_after(_PUT_OFF_SECS):
                     await self._more.wait()
                 self._more = trio.Event()
                 return ""
@@ -176,7 +184,7 @@ class Shipping:
                 [Outgoing(item.subject, item.payload, item.message_id) for item in items],
                 within_secs=_PUBLISH_WITHIN_SECS,
             )
-            await self._settle(items, receipts)
+            self._settle(items, receipts)
         except SpoolError as error:
             return str(error)
         finally:
@@ -199,19 +207,12 @@ class Shipping:
             log.warning("a message was not taken; it waits", id=item.message_id, why=receipt.error)
         return ""
 
-    async def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
-        await trio.lowlevel.checkpoint()
+    def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
+        """Note what the broker has."""
         done = [item for item, receipt in zip(items, receipts, strict=True) if receipt.stored]
-        told = [run for item in done for run in _told_by(item)]
-
-        def settle(spool: Spool) -> None:
-            spool.remove([item.id for item in done])
-            if told:
-                spool.reported(told)
-
-        if done:
-            self.shipped += len(done)
-            await self._use(settle)
+        self.shipped += len(done)
+        self._acked += [item.id for item in done]
+        self._told += [run for item in done for run in _told_by(item)]
 
     async def _use(self, work: Callable[[Spool], T]) -> T:
         """Do something with the spool in a thread; a damaged one is replaced first, once."""
@@ -220,9 +221,11 @@ class Shipping:
 
     def _worked(self, work: Callable[[Spool], T]) -> T:
         try:
+            self._take_out()
             return work(self._spool)
         except SpoolCorrupt as error:
             self.damaged += 1
+            self._acked, self._told, self._put_off = [], [], {}  # of ids that another may have now
             self._spool.close()
             self._spool = self._open_spool()
             log.error(  # noqa: TRY400 - said in full: no traceback
@@ -231,3 +234,12 @@ class Shipping:
                 set_aside=str(self._spool.opened.path),
             )
             return work(self._spool)
+
+    def _take_out(self) -> None:
+        """Take out what the broker has, and forget the evictions it was told of."""
+        if self._acked:
+            self._spool.remove(self._acked)
+            self._acked = []
+        if self._told:
+            self._spool.reported(self._told)
+            self._told = []

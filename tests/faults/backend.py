@@ -170,14 +170,21 @@ class Backend:
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the store."""
         if self._cluster is not None:
-            lines = self._cluster.sql(query)
+            try:
+                lines = self._cluster.sql(query)
+            except AssertionError as error:
+                if "does not exist" not in str(error):
+                    raise
+                return []  # not migrated yet
             return [tuple(line.split("|")) for line in lines]
         if not self.database.exists():
             return []
         connection = sqlite3.connect(self.database, timeout=30)
         try:
             return connection.execute(query).fetchall()
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
             return []  # not migrated yet
         finally:
             connection.close()
