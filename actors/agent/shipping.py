@@ -83,7 +83,6 @@ class Shipping:
         self._put_off: dict[int, float] = {}
         """Ids that are not tried before a moment."""
         self._acked: list[int] = []
-        self._told: list[Evicted] = []
         """What the broker has; taken out with the next look at the file, for threads are dear."""
         self.opened = self._spool.opened
         self.marks = self._spool.marks()
@@ -184,7 +183,7 @@ class Shipping:
                 [Outgoing(item.subject, item.payload, item.message_id) for item in items],
                 within_secs=_PUBLISH_WITHIN_SECS,
             )
-            self._settle(items, receipts)
+            await self._settle(items, receipts)
         except SpoolError as error:
             return str(error)
         finally:
@@ -207,25 +206,31 @@ class Shipping:
             log.warning("a message was not taken; it waits", id=item.message_id, why=receipt.error)
         return ""
 
-    def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
+    async def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
         """Note what the broker has."""
+        await trio.lowlevel.checkpoint()
         done = [item for item, receipt in zip(items, receipts, strict=True) if receipt.stored]
         self.shipped += len(done)
         self._acked += [item.id for item in done]
-        self._told += [run for item in done for run in _told_by(item)]
+        told = [run for item in done for run in _told_by(item)]
+        if told:
+            async with self._turn:  # in memory: no thread
+                self._spool.reported(told)
 
     async def _use(self, work: Callable[[Spool], T]) -> T:
         """Do something with the spool in a thread; a damaged one is replaced first, once."""
         async with self._turn:
-            return await trio.to_thread.run_sync(self._worked, work)
+            acked, self._acked = self._acked, []
+            return await trio.to_thread.run_sync(self._worked, work, acked)
 
-    def _worked(self, work: Callable[[Spool], T]) -> T:
+    def _worked(self, work: Callable[[Spool], T], acked: list[int]) -> T:
         try:
-            self._take_out()
+            if acked:
+                self._spool.remove(acked)
             return work(self._spool)
         except SpoolCorrupt as error:
             self.damaged += 1
-            self._acked, self._told, self._put_off = [], [], {}  # of ids that another may have now
+            self._acked, self._put_off = [], {}  # of ids that another may have now
             self._spool.close()
             self._spool = self._open_spool()
             log.error(  # noqa: TRY400 - said in full: no traceback
@@ -234,12 +239,3 @@ class Shipping:
                 set_aside=str(self._spool.opened.path),
             )
             return work(self._spool)
-
-    def _take_out(self) -> None:
-        """Take out what the broker has, and forget the evictions it was told of."""
-        if self._acked:
-            self._spool.remove(self._acked)
-            self._acked = []
-        if self._told:
-            self._spool.reported(self._told)
-            self._told = []
