@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 import statistics
 import tempfile
 import time
@@ -66,14 +68,16 @@ async def _publish(url: str, subject: str, payloads: list[bytes]) -> float:
     return seconds
 
 
-async def _messages(url: str, stream: str) -> int:
+async def _state(url: str, stream: str) -> dict[str, Any]:
+    """What the broker says of a stream: `messages`, `first_ts`, `last_ts` …"""
     session = Session(BrokerSettings(), name="bench-watch", url=url)
     async with open_loop(), trio.open_nursery() as nursery:
         nursery.start_soon(session.run)
         await session.wait_connected()
         raw = await session.request(f"$JS.API.STREAM.INFO.{stream}", b"", within_secs=5)
         nursery.cancel_scope.cancel()
-    return int(msgspec.json.decode(raw)["state"]["messages"])
+    state: dict[str, Any] = msgspec.json.decode(raw)["state"]
+    return state
 
 
 @contextmanager
@@ -92,21 +96,28 @@ def _until(reached: Callable[[], bool], *, poll_secs: float) -> None:
         time.sleep(poll_secs)
 
 
+def _when(stamp: str) -> dt.datetime:
+    """A time of the broker's, whose nanoseconds Python does not read."""
+    return dt.datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", stamp))
+
+
 def ingest(_rig: Rig) -> list[Row]:
     """Validate and republish what waits in the stream, one process."""
     payloads, speeds, ceilings = _raw(), [], []
     for _ in range(_RUNS):
-        with _fresh() as running:
+        # One agent sends what many would: its rate must not be what is measured.
+        with _fresh(ingest="agent_events_per_sec = 10000000") as running:
             ceilings.append(_BATCHES * EVENTS_MAX / trio.run(_publish, running.url, _RAW, payloads))
-            begin = time.perf_counter()
             running.services["ingest"].start()
-            _until(
-                lambda: trio.run(_messages, running.url, "TELEMETRY_CANONICAL") >= _BATCHES,
-                poll_secs=0.05,
-            )
-            speeds.append(_BATCHES * EVENTS_MAX / (time.perf_counter() - begin))
+            state: dict[str, Any] = {"messages": 0}
+            while state["messages"] < _BATCHES:
+                time.sleep(1)
+                state = trio.run(_state, running.url, "TELEMETRY_CANONICAL")
+            # The broker's own times of the first and the last message: asking disturbs nothing.
+            seconds = (_when(state["last_ts"]) - _when(state["first_ts"])).total_seconds()
+            speeds.append((_BATCHES - 1) * EVENTS_MAX / seconds)
     return [
-        _speed(f"ingest, batches of {EVENTS_MAX}, its start included", speeds, 60_000, "events/s"),
+        _speed(f"ingest, batches of {EVENTS_MAX}, one process", speeds, 60_000, "events/s"),
         _ceiling(ceilings),
     ]
 
