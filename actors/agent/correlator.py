@@ -19,6 +19,7 @@ from actors.agent.messages import (
 )
 from actors.agent.sensor import RING_NAMES, Sensor
 from actors.detection.alerts import Alert
+from actors.detection.builtin import builtin_set
 from actors.detection.engine import Engine, Traced
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
 from actors.detection.names import NameList
@@ -58,7 +59,7 @@ class Correlator(Actor):
         self._record = record
         self._show = show
         self._publish = publish
-        self._engine = Engine(filters)
+        self._engine = Engine(builtin_set(filters))
         self._ignored = NameList(filters.ignored_comms) if filters.ignored_comms else None
         self._parts: list[EventBatch] = []
 

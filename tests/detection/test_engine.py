@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.detection.addresses import is_external
+from actors.detection.builtin import builtin_set
 from actors.detection.engine import Engine, Traced
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
 from actors.detection.settings import FilterSettings
@@ -43,7 +44,7 @@ def histories(draw: st.DrawFn) -> list[AnyEvent]:
 
 
 def encoded(events: list[AnyEvent], *, batch: int) -> bytes:
-    engine = Engine(FilterSettings())
+    engine = Engine(builtin_set(FilterSettings()))
     alerts = [
         alert
         for start in range(0, len(events), batch)
@@ -64,7 +65,10 @@ def test_the_same_events_give_the_same_bytes(events: list[AnyEvent], batch: int)
 def test_executions_and_connections_are_traced_to_their_ancestry_of_that_moment(
     events: list[AnyEvent],
 ) -> None:
-    one_by_one, at_once = Engine(FilterSettings()), Engine(FilterSettings())
+    one_by_one, at_once = (
+        Engine(builtin_set(FilterSettings())),
+        Engine(builtin_set(FilterSettings())),
+    )
     expected = []
     for event in events:
         one_by_one.process(event)
