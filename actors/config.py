@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 FILE_NAME = "lavender.toml"
 SECTIONS = (
-    *("agent", "filters", "response", "publish", "topology"),
+    *("agent", "filters", "response", "publish", "rules", "topology"),
     *("broker", "store", "ingest", "telemetry_writer", "alert_writer", "ledger", "stack"),
 )
 """Every section there is. One file serves agent and services; each program validates its own."""

@@ -10,7 +10,6 @@ Adding a field is one function and one line in a table at the end.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
@@ -30,13 +29,15 @@ Kind: TypeAlias = Literal["text", "words", "number", "flag", "program", "file", 
 About: TypeAlias = Literal["event", "program", "process"]
 
 _O_ACCMODE, _O_CREAT, _O_PATH = 3, 0o100, 0o10000000
+_READING, _WRITING = (0, 2), (1, 2)
+"""O_RDONLY, O_WRONLY and O_RDWR are 0, 1 and 2."""
 _FAMILIES = {1: "unix", 2: "ipv4", 10: "ipv6"}
 _ARGUMENT = re.compile(r"argv\.(0|[1-9][0-9]{0,2})")
 _ARGUMENTS_MAX = 256
 _ACCESS = {
     flags: (
-        *(("read",) if flags & _O_ACCMODE in (os.O_RDONLY, os.O_RDWR) else ()),
-        *(("write",) if flags & _O_ACCMODE in (os.O_WRONLY, os.O_RDWR) else ()),
+        *(("read",) if flags & _O_ACCMODE in _READING else ()),
+        *(("write",) if flags & _O_ACCMODE in _WRITING else ()),
         *(("create",) if flags & _O_CREAT else ()),
     )
     for flags in (*range(4), *(_O_CREAT | mode for mode in range(4)))

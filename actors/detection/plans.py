@@ -80,6 +80,9 @@ class Plans:
         )
         self._remembered: dict[tuple[int, Program, Program | None], _Entry] = {}
 
+    def __len__(self) -> int:
+        return sum(len(group) for _, _, group in self._groups)
+
     def passing(self, event: Any) -> int:
         """Return which groups may hold for an event, one bit each; this is the hot path."""
         passed = 0

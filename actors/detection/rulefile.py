@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
@@ -133,20 +132,6 @@ class _File(_Strict, kw_only=True):
     steps: Annotated[dict[str, _Step], Meta(max_length=32)] = {}
     exclusions: Annotated[tuple[_Exclusion, ...], Meta(max_length=200)] = ()
     tests: Annotated[tuple[_Test, ...], Meta(max_length=_TESTS_MAX)] = ()
-
-
-def read_rule(path: Path) -> AnyRule:
-    """Read one rule file.
-
-    Raises:
-        RuleFileError: It cannot be used.
-    """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(SIZE_MAX_BYTES + 1)
-    except OSError as error:
-        raise RuleFileError(str(path), 0, f"cannot be read: {error.strerror}") from error
-    return parse_rule(raw, path=str(path))
 
 
 def parse_rule(raw: bytes, *, path: str) -> AnyRule:
