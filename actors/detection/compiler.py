@@ -22,6 +22,8 @@ from actors.detection.conditions import (
     Not,
     RuleError,
     Test,
+    all_of,
+    any_of,
     tests_of,
 )
 from actors.detection.events import OpenEvent
@@ -47,6 +49,9 @@ class Compiled(msgspec.Struct, frozen=True):
     late_checks: tuple[Check, ...]
     literals: tuple[str, ...]
     """Lower case; one of them is in `searched_text` if the condition holds. Empty: unknown."""
+    mixed: Condition | None = None
+    """What the late checks ask, if a part is about the program alone: once that is known, less
+    is left to ask."""
 
 
 class Compiler:
@@ -57,6 +62,8 @@ class Compiler:
     """
 
     def __init__(self, settings: FilterSettings) -> None:
+        self.parents_asked: set[EventType] = set()
+        """Types of events with conditions about what the parent runs."""
         self._settings = settings
         self._paths: dict[str, SensitivePaths] = {}
         self._names: dict[str, NameList] = {}
@@ -76,6 +83,8 @@ class Compiler:
         checks: dict[About, list[Check]] = {"event": [], "program": [], "process": []}
         last: list[Check] = []
         anchors: list[tuple[str, ...]] = []
+        late: list[Condition] = []
+        mixed = False
         for term in terms:
             if self._is_gate(term, event):
                 gates.append(self._gate(term, event))
@@ -84,10 +93,14 @@ class Compiler:
             if isinstance(term, Test) and not fields and term.op != "exists":
                 return None
             check = self._check(term, event)
+            about = _about(fields)
             if any(each.last for each in fields):
                 last.append(check)
             else:
-                checks[_about(fields)].append(check)
+                checks[about].append(check)
+            if about != "program":
+                late.append(term)
+                mixed = mixed or any(each.about == "program" for each in fields)
             if anchor := _anchor(term, event):
                 anchors.append(anchor)
         return Compiled(
@@ -95,7 +108,51 @@ class Compiler:
             program_checks=tuple(checks["program"]),
             late_checks=(*checks["event"], *checks["process"], *last),
             literals=max(anchors, key=_selectivity, default=()),
+            mixed=all_of(late) if mixed else None,
         )
+
+    def rest(self, mixed: Condition, event: EventType, seen: Observation) -> Compiled | None:
+        """Return what is left to ask of a mixed condition, the program being known; None: it fails.
+
+        Args:
+            mixed: Of `Compiled`.
+            event: The type of event.
+            seen: Any event of the program and launcher.
+        """
+        left = self._fold(mixed, event, seen)
+        if isinstance(left, bool):
+            return Compiled((), (), (), ()) if left else None
+        terms = left.of if isinstance(left, AllOf) else (left,)
+        anchors = filter(None, (_anchor(term, event) for term in terms))
+        return Compiled(
+            gates=(),
+            program_checks=(),
+            late_checks=tuple(self._check(term, event) for term in terms),
+            literals=max(anchors, key=_selectivity, default=()),
+        )
+
+    def _fold(self, condition: Condition, event: EventType, seen: Observation) -> Condition | bool:
+        """Replace every test about the program by its answer."""
+        match condition:
+            case Test():
+                found = field(event, condition.field)
+                if found is None or found.about != "program":
+                    return condition
+                return self._check(condition, event)(seen)
+            case Not():
+                inner = self._fold(condition.of, event, seen)
+                return not inner if isinstance(inner, bool) else Not(inner)
+        stops = isinstance(condition, AnyOf)  # what decides the whole
+        left = []
+        for each in condition.of:
+            part = self._fold(each, event, seen)
+            if not isinstance(part, bool):
+                left.append(part)
+            elif part is stops:
+                return stops
+        if not left:
+            return not stops
+        return any_of(left) if stops else all_of(left)
 
     def names(self, setting: str) -> NameList:
         """Return the compiled list of that name; there is one of each.
@@ -158,6 +215,8 @@ class Compiler:
             return lambda seen: (value(seen) is not None) is wanted
         if found is None:
             return lambda _seen: False
+        if test.field in {"parent.exe", "parent.comm"}:
+            self.parents_asked.add(event)
         if found.about == "process" and test.field.endswith("command_line"):
             self.needs_command_lines = True
         if test.op == "same_as":
@@ -277,6 +336,12 @@ def _anchor(condition: Condition, event: EventType) -> tuple[str, ...]:
             return tuple(each for part in parts for each in part) if all(parts) else ()
         case Not():
             return ()
+
+
+def every_literal(condition: Condition, event: EventType) -> set[str]:
+    """Return all literals that may be searched for when only a part of a condition is left."""
+    anchors = (_anchor(test, event) for test in tests_of(condition))
+    return {literal for anchor in anchors for literal in anchor}
 
 
 def _selectivity(literals: tuple[str, ...]) -> tuple[int, int]:

@@ -206,7 +206,9 @@ class Engine:
         plans = self._plans[0]
         passed = plans.passing(event)
         if passed:
-            seen = Observation(event, process, program, self.host, launcher)
+            parent = self.table.parent(process) if plans.needs_parents else None
+            parent_program = None if parent is None else parent.program
+            seen = Observation(event, process, program, self.host, launcher, parent_program)
             self._judge(plans.of(passed, seen), seen, alerts)
 
     def _on_open(self, event: OpenEvent, alerts: list[Alert]) -> None:
@@ -223,7 +225,9 @@ class Engine:
             return
         process = self.table.meet(event)
         program = self.table.program_at(process, event)
-        seen = Observation(event, process, program, self.host)
+        parent = self.table.parent(process) if plans.needs_parents else None
+        parent_program = None if parent is None else parent.program
+        seen = Observation(event, process, program, self.host, None, parent_program)
         self._judge(plans.of(passed, seen), seen, alerts)
 
     def _judge(self, plans: Iterable[Plan], seen: Observation, alerts: list[Alert]) -> None:

@@ -1,9 +1,9 @@
 """The fields that conditions can name: for each type of event, where the value comes from.
 
-A field is about the *event* (nothing else is needed to read it), about the *program* (the
-answer is the same for every process that runs it, and can be remembered), or about the *process*
-(whatever is known). A *gate* is a field of the event that is cheap and few-valued: it is asked
-before anything is looked up.
+A field is about the *event* (nothing else is needed to read it), about the *program* (what runs,
+what launched it, what its parent runs: the answer is the same wherever these are the same, and can
+be remembered), or about the *process* (whatever is known). A *gate* is a field of the event that is
+cheap and few-valued: it is asked before anything is looked up.
 
 Adding a field is one function and one line in a table at the end.
 """
@@ -104,12 +104,12 @@ def _own_command_line(seen: Observation) -> str | None:
     return seen.process.command_line or None
 
 
-def _parent(name: str) -> Callable[[Observation], str | None]:
-    def get(seen: Observation) -> str | None:
-        parent = seen.parent
-        return None if parent is None else getattr(parent.program, name) or None
+def _parent_exe(seen: Observation) -> str | None:
+    return None if seen.parent_program is None else seen.parent_program.exe or None
 
-    return get
+
+def _parent_comm(seen: Observation) -> str | None:
+    return None if seen.parent_program is None else seen.parent_program.comm or None
 
 
 def _parent_command_line(seen: Observation) -> str | None:
@@ -173,8 +173,8 @@ _COMMON: dict[str, Field] = {
     "error": Field("number", lambda event: event.error, gate=True),
     "host": Field("text", lambda seen: seen.host.hostname or None, about="process"),
     "ancestry": Field("text", _ancestry, about="process"),
-    "parent.exe": Field("text", _parent("exe"), about="process"),
-    "parent.comm": Field("text", _parent("comm"), about="process"),
+    "parent.exe": Field("text", _parent_exe, about="program"),
+    "parent.comm": Field("text", _parent_comm, about="program"),
     "parent.command_line": Field("text", _parent_command_line, about="process"),
     "parent.user": Field("text", _parent_user, about="process"),
     "text": Field("text", searched_text, searched=True),

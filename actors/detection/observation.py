@@ -56,6 +56,8 @@ class Observation(msgspec.Struct, gc=False):
     host: HostState
     launcher: Program | None = None
     """For an exec, the program that made it; None when nothing is known of it."""
+    parent_program: Program | None = None
+    """What the process that started it runs, where a rule asks for it."""
     note: str = ""
     """What a check found, for the alert's sentence."""
     texts: dict[str, str | None] | None = None

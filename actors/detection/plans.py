@@ -1,8 +1,8 @@
 """Plans: which conditions to try for an event, sorted so that most events need the fewest.
 
 Rules and steps of sequences with the same gates share them: they run once per event, and only what
-passes them needs its process. What the program checks say is remembered for each program and
-launcher: a machine runs the same few thousand pairs over and over. Of what is left, a plan with
+passes them needs its process. What the program checks say is remembered for each program, launcher
+and parent: a machine runs the same few thousand of them over and over. Of what is left, a plan with
 literals is tried only if one of them is in the event's text, which is searched once for all.
 """
 
@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from actors.detection.compiler import Compiled, GateCheck
+from actors.detection.compiler import Compiled, Compiler, GateCheck, every_literal
+from actors.detection.conditions import EventType
 from actors.detection.fields import searched_text
 from actors.detection.literals import Literals
 from actors.detection.observation import Observation
@@ -55,18 +56,28 @@ class _Entry(msgspec.Struct, frozen=True):
     """Those with literals, by number."""
 
 
+_Key: TypeAlias = tuple[int, Program, Program | None, Program | None]
+"""The groups that passed, and the programs: its own, its launcher's, its parent's."""
 _NUMBER = attrgetter("number")
 
 
 class Plans:
     """All plans for one type of event."""
 
-    def __init__(self, plans: Iterable[Plan], *, plain: bool = False) -> None:
+    def __init__(
+        self, plans: Iterable[Plan], compiler: Compiler, event: EventType, *, plain: bool = False
+    ) -> None:
+        self._compiler = compiler
+        self.needs_parents = event in compiler.parents_asked
+        self._event = event
         groups: dict[tuple[GateCheck, ...], list[Plan]] = {}
         waiting: dict[str, list[int]] = {}
         for plan in plans:
             groups.setdefault(plan.compiled.gates, []).append(plan)
-            for literal in plan.compiled.literals:
+            literals = set(plan.compiled.literals)
+            if plan.compiled.mixed is not None:
+                literals |= every_literal(plan.compiled.mixed, event)
+            for literal in sorted(literals):
                 waiting.setdefault(literal, []).append(plan.number)
         self._literals = Literals(waiting, plain=plain)
         self._groups = tuple(
@@ -78,7 +89,7 @@ class Plans:
             for bit, _, group in self._groups
             if not all(plan.compiled.literals for plan in group)
         )
-        self._remembered: dict[tuple[int, Program, Program | None], _Entry] = {}
+        self._remembered: dict[_Key, _Entry] = {}
 
     def __len__(self) -> int:
         return sum(len(group) for _, _, group in self._groups)
@@ -105,7 +116,7 @@ class Plans:
 
     def of(self, passed: int, seen: Observation) -> Iterable[Plan]:
         """Return the plans left to try, in their order."""
-        key = (passed, seen.program, seen.launcher)
+        key = (passed, seen.program, seen.launcher, seen.parent_program)
         entry = self._remembered.get(key)
         if entry is None:
             entry = self._learn(key, seen)
@@ -122,13 +133,15 @@ class Plans:
         found.sort(key=_NUMBER)
         return found
 
-    def _learn(self, key: tuple[int, Program, Program | None], seen: Observation) -> _Entry:
+    def _learn(self, key: _Key, seen: Observation) -> _Entry:
         passed = key[0]
         plans = [
-            plan
+            left
             for bit, _, group in self._groups
             for plan in group
-            if passed & bit and all(check(seen) for check in plan.compiled.program_checks)
+            if passed & bit
+            and all(check(seen) for check in plan.compiled.program_checks)
+            and (left := self._left_of(plan, seen)) is not None
         ]
         entry = _Entry(
             always=tuple(plan for plan in plans if not plan.compiled.literals),
@@ -138,3 +151,11 @@ class Plans:
             self._remembered.clear()
         self._remembered[key] = entry
         return entry
+
+    def _left_of(self, plan: Plan, seen: Observation) -> Plan | None:
+        """The plan, with what the program decides left out; None if that decides against it."""
+        mixed = plan.compiled.mixed
+        if mixed is None:
+            return plan
+        rest = self._compiler.rest(mixed, self._event, seen)
+        return None if rest is None else Plan(plan.number, rest, plan.rule, plan.hit)

@@ -56,9 +56,8 @@ class RuleSet:
         self.plans: dict[EventType, Plans] = {}
         for event in EVENT_TYPES:
             numbered = enumerate(self._compiled(event))
-            self.plans[event] = Plans(
-                Plan(number, compiled, rule, hit) for number, (compiled, rule, hit) in numbered
-            )
+            plans = (Plan(number, *each) for number, each in numbered)
+            self.plans[event] = Plans(plans, self._compiler, event)
         self.needs_command_lines = self._compiler.needs_command_lines
 
     def values(
