@@ -113,7 +113,7 @@ def _composed(text: str) -> Iterator[Document]:
     try:
         while loader.check_node():
             node = loader.get_node()
-            if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
+            if node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")):
                 continue
             line = _line(node)
             if not isinstance(node, yaml.MappingNode):

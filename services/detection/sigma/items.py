@@ -143,7 +143,7 @@ def _keyword(item: Item, value: SigmaType) -> SigmaType:
     if isinstance(value, SigmaRegularExpression):
         return value
     if not isinstance(value, SigmaString):
-        raise Invalid(f"a keyword is text, not {value}")
+        raise Invalid("a keyword is text, and nothing else")
     if not any(each != _STAR for each in value.s):
         raise Invalid("an empty keyword is in everything")
     if not value.startswith(_STAR):

@@ -10,11 +10,11 @@ from sigma.exceptions import SigmaError
 from sigma.modifiers import modifier_mapping
 from sigma.rule import SigmaRule
 from sigma.rule.base import SigmaRuleBase
-from sigma.rule.detection import SigmaDetection
+from sigma.rule.detection import SigmaDetectionItem
 
 from actors.detection.conditions import VALUES_MAX
 from services.detection.sigma.documents import Document
-from services.detection.sigma.refusals import Invalid, Unsupported
+from services.detection.sigma.refusals import Invalid, Refused, Unsupported
 from services.detection.sigma.regexes import POLICY
 
 _WINDASH_MAX = 80
@@ -58,28 +58,31 @@ def parsed(document: Document) -> SigmaRule | SigmaCorrelationRule:
 
 
 def _whole(document: Document, parse: Callable[[], _R]) -> _R:
-    """Let pySigma parse; a failure has the line of the part that fails, if it is a detection's."""
+    """Let pySigma parse; a failure has the line of the item that fails, if it is one's."""
     try:
         return parse()
-    except _BROKEN as error:
+    except (Refused, *_BROKEN) as error:
         detection = document.data.get("detection")
         for name, definition in detection.items() if isinstance(detection, dict) else ():
-            if name != "condition":
-                _try(definition, document.line_of("detection", name))
-        raise Invalid(_said(error), line=document.line) from None
+            for key, value in _keyed(definition) if name != "condition" else ():
+                _try(key, value, document.line_of("detection", name, key.split("|")[0]))
+        raise _said(error, document.line) from None
 
 
-def _try(definition: Any, line: int) -> None:
+def _try(key: str, value: Any, line: int) -> None:
     try:
-        SigmaDetection.from_definition(definition, policy=POLICY)
-    except _BROKEN as error:
-        raise Invalid(_said(error), line=line) from None
+        SigmaDetectionItem.from_mapping(key, value, policy=POLICY)
+    except (Refused, *_BROKEN) as error:
+        raise _said(error, line) from None
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, line: int) -> Refused:
+    if isinstance(error, Refused):
+        error.line = line
+        return error
     if isinstance(error, SigmaError):
-        return str(error)
-    return f"not a Sigma document: {type(error).__name__}: {error}"
+        return Invalid(error, line=line)
+    return Invalid(f"not a Sigma document: {type(error).__name__}: {error}", line=line)
 
 
 def _check(definition: Any, document: Document, name: str) -> None:

@@ -109,7 +109,7 @@ def _refused(pattern: str, said: str) -> Refused:
     elif what == "bad repetition operator" and re.fullmatch(r"[*+?]\+", at):
         lacking = f"the possessive {at}"
     if lacking is not None:
-        return Unsupported(f"regular expression {_shown(pattern)}: RE2 has not {lacking}")
+        return Unsupported(f"regular expression {_shown(pattern)}: RE2 does not have {lacking}")
     return Invalid(f"regular expression {_shown(pattern)}: {said}")
 
 
