@@ -86,7 +86,9 @@ _FIRST, _LAST, _ACCEPTED, _RECEIVED_AT, _HOST = 0, 1, 2, 3, slice(4, None)
 
 _RECEIVED: dict[Dialect, str] = {
     "sqlite": "received_at_unix_ms IN (SELECT value FROM json_each($4))",
-    "postgres": "received_at = ANY(CAST($4 AS timestamptz[]))",  # finds the partitions
+    # By the timestamps, which find the partitions; the range helps where nothing was analyzed yet.
+    "postgres": "received_at = ANY({all}) AND received_at BETWEEN ({all})[1]"
+    " AND ({all})[cardinality({all})]".format(all="CAST($4 AS timestamptz[])"),
 }
 
 

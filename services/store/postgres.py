@@ -7,6 +7,7 @@ done on the other side is in `postgres_work`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -14,7 +15,8 @@ import trio
 
 from services.store import postgres_work, tables
 from services.store.alerts import alert_rows, read_page, read_timeline
-from services.store.history import Place, Wanted, read_on
+from services.store.chunks import Chunks
+from services.store.history import Wanted
 from services.store.incidents import IncidentPage, Timeline
 from services.store.interface import Added, Chunk, LedgerFacts, StoreUnavailable, Telemetry
 from services.store.lines import invalid_rows
@@ -121,7 +123,7 @@ class PostgresStore:
         found: Timeline | None = await self._apart(postgres_work.read, read_timeline(incident_id))
         return found
 
-    async def history(
+    def history(
         self,
         *,
         since_unix_ms: int,
@@ -131,12 +133,7 @@ class PostgresStore:
     ) -> AsyncIterator[Chunk]:
         """As `Store.history`; each time it goes on over a connection of its own."""
         wanted = Wanted(since_unix_ms, until_unix_ms, tenant_id, agent_id)
-        place = Place()
-        while not place.ended:
-            steps = read_on(wanted, place, dialect="postgres")
-            chunks, place = await self._apart(postgres_work.read, steps)
-            for chunk in chunks:
-                yield chunk
+        return Chunks(partial(self._apart, postgres_work.read), wanted, dialect="postgres")
 
     async def _do(self, work: Work, *args: object) -> Any:
         async with self._turn:

@@ -15,7 +15,8 @@ import trio
 
 from services.store import sqlite_file, sqlite_work, tables
 from services.store.alerts import alert_rows, read_page, read_timeline
-from services.store.history import Place, Wanted, read_on
+from services.store.chunks import Chunks
+from services.store.history import Wanted
 from services.store.incidents import IncidentPage, Timeline
 from services.store.interface import Added, Chunk, LedgerFacts, StoreUnavailable, Telemetry
 from services.store.ledger import facts_of, queries, row_queries
@@ -123,13 +124,13 @@ class SqliteStore:
         steps = read_page(
             since_unix_ms=since_unix_ms, limit=limit, cursor=cursor, tenant_id=tenant_id
         )
-        return await trio.to_thread.run_sync(self._read, steps)
+        return await self._read_apart(steps)
 
     async def incident(self, incident_id: str) -> Timeline | None:
         """As `Store.incident`."""
-        return await trio.to_thread.run_sync(self._read, read_timeline(incident_id))
+        return await self._read_apart(read_timeline(incident_id))
 
-    async def history(
+    def history(
         self,
         *,
         since_unix_ms: int,
@@ -139,12 +140,7 @@ class SqliteStore:
     ) -> AsyncIterator[Chunk]:
         """As `Store.history`."""
         wanted = Wanted(since_unix_ms, until_unix_ms, tenant_id, agent_id)
-        place = Place()
-        while not place.ended:
-            steps = read_on(wanted, place, dialect="sqlite")
-            chunks, place = await trio.to_thread.run_sync(self._read, steps)
-            for chunk in chunks:
-                yield chunk
+        return Chunks(self._read_apart, wanted, dialect="sqlite")
 
     async def _do(self, work: Callable[..., T], *args: object) -> T:
         return await trio.to_thread.run_sync(self._in_transaction, work, args, limiter=self._turn)
@@ -164,6 +160,9 @@ class SqliteStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    async def _read_apart(self, steps: Steps[T]) -> T:
+        return await trio.to_thread.run_sync(self._read, steps)
 
     def _read(self, steps: Steps[T]) -> T:
         """Over a connection of its own, beside which others may write."""
