@@ -169,10 +169,11 @@ class BatchMaker:
             rarity_bonus=alert.rarity_bonus,
             sequence_bonus=alert.sequence_bonus,
             evidence=evidence,
+            boot_id=sender.host.boot_id,
         )
         return NewItem(
             kind="alert",
-            message_id=made.alert_id,
+            message_id=messages.alert_message_id(made),
             subject=self._alert_subject,
             payload=encode(made),
             epoch=sender.epoch,
