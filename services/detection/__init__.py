@@ -1,0 +1,1 @@
+"""Detection: events in, alerts out, by as many workers as it takes."""
