@@ -111,8 +111,10 @@ class MemoryState:
         return [self._write(write) for write in writes]
 
     def _write(self, write: Write) -> Written:
-        if self._tokens.get(write.partition) != write.token:
+        highest = self._tokens.get(write.partition, 0)
+        if highest > write.token:
             return Written.FENCED
+        self._tokens[write.partition] = write.token
         change, kept = write.change, self._find(write.unit)
         if isinstance(change, Drop):
             self._forget(write.unit)

@@ -1,8 +1,9 @@
 """The Lua that runs in Redis: each script is one round trip and nothing comes between its steps.
 
-Keys, all under a prefix: ``workers`` (sorted set of workers by when they were last heard of),
-``lease:<partition>`` (the worker that holds it), ``token:<partition>`` (the highest token given),
-``unit:<tenant>.<agent>.<boot>`` (hash of version, snapshot, seen) and ``journal:…`` (list).
+Keys, all under a prefix: ``born`` (when it was first written to), ``workers`` (sorted set of workers
+by when they were last heard of), ``lease:<partition>`` (the worker that holds it),
+``token:<partition>`` (the highest token given), ``unit:<tenant>.<agent>.<boot>`` (hash of version,
+snapshot, seen, length of the journal) and ``journal:<tenant>.<agent>.<boot>`` (list).
 Each expires. They may not be in one slot of a Redis cluster: a single Redis, or one with replicas.
 """
 
@@ -21,6 +22,9 @@ local workers = prefix .. 'workers'
 redis.call('ZADD', workers, now, worker)
 redis.call('ZREMRANGEBYSCORE', workers, '-inf', now - lease)
 redis.call('EXPIRE', workers, kept)
+redis.call('SET', prefix .. 'born', now, 'NX')
+redis.call('EXPIRE', prefix .. 'born', kept)
+local young = now - tonumber(redis.call('GET', prefix .. 'born')) < lease
 local held, free = {}, {}
 for i = 6, #ARGV, 2 do
   local token = redis.call('GET', prefix .. 'token:' .. ARGV[i])
@@ -31,7 +35,8 @@ for i = 6, #ARGV, 2 do
   end
 end
 for partition = 0, tonumber(ARGV[5]) - 1 do
-  if redis.call('EXISTS', prefix .. 'lease:' .. partition) == 0 then
+  if redis.call('EXISTS', prefix .. 'lease:' .. partition) == 0
+      and not (young and redis.call('EXISTS', prefix .. 'token:' .. partition) == 0) then
     free[#free + 1] = partition
   end
 end
@@ -96,10 +101,14 @@ local prefix, kept = ARGV[1], ARGV[2]
 local done, at = {}, 3
 while at <= #ARGV do
   local unit, journal = prefix .. 'unit:' .. ARGV[at], prefix .. 'journal:' .. ARGV[at]
-  local token, what = redis.call('GET', prefix .. 'token:' .. ARGV[at + 1]), ARGV[at + 5]
+  local token, what = prefix .. 'token:' .. ARGV[at + 1], ARGV[at + 5]
   local version, count = ARGV[at + 3], tonumber(ARGV[at + 6])
   local fields = redis.call('HMGET', unit, 'version', 'journal')
-  if token ~= ARGV[at + 2] then
+  local highest = tonumber(redis.call('GET', token) or 0)
+  if highest < tonumber(ARGV[at + 2]) then
+    redis.call('SET', token, ARGV[at + 2], 'EX', kept)
+  end
+  if highest > tonumber(ARGV[at + 2]) then
     done[#done + 1] = 'fenced'
   elseif what == 'D' then
     redis.call('DEL', unit, journal)

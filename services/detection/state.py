@@ -6,7 +6,7 @@ journal give the engine as it was.
 
 A partition is *leased* to a worker under a token that only grows. What is written under a token
 that is not the highest is refused: a worker that slept through the loss of a partition does no harm
-when it wakes.
+when it wakes. A token that is not on record, for the state came back empty, is put on record again.
 
 Everything is bounded and expires.
 """
@@ -112,7 +112,8 @@ class Beat:
     held: frozenset[int]
     """Of its partitions, those that still are."""
     free: frozenset[int]
-    """Partitions that are nobody's."""
+    """Partitions that are nobody's. A state that came back empty does not know whose they are until
+    all had time to be heard of, the length of a lease; until then none is."""
 
 
 class State(Protocol):
@@ -128,8 +129,7 @@ class State(Protocol):
     async def beat(self, worker: str, held: Mapping[int, int], *, partitions: int) -> Beat:
         """Say that a worker lives, and renew its leases, partition to token.
 
-        A lease that ran out is renewed if nobody has taken the partition since; one that is not on
-        record at all is put on record again: the state may have come back empty.
+        A lease that ran out is renewed if nobody has taken the partition since.
         """
 
     async def take(
