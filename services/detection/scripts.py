@@ -1,6 +1,6 @@
 """The Lua that runs in Redis: each script is one round trip and nothing comes between its steps.
 
-Keys, all under a prefix: ``born`` (when it was first written to), ``workers`` (sorted set of workers
+Keys, all under a prefix: ``born`` (when it was first written to), ``workers`` (sorted set of them
 by when they were last heard of), ``lease:<partition>`` (the worker that holds it),
 ``token:<partition>`` (the highest token given), ``unit:<tenant>.<agent>.<boot>`` (hash of version,
 snapshot, seen, length of the journal) and ``journal:<tenant>.<agent>.<boot>`` (list).
