@@ -175,6 +175,7 @@ class BatchMaker:
             boot_id=sender.host.boot_id,
             lineage="{}-{}".format(*alert.lineage) if any(alert.lineage) else "",
             count=alert.count,
+            processes=alert.processes,
         )
         return NewItem(
             kind="alert",
