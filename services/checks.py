@@ -1,12 +1,15 @@
-"""``--check``: whether a service's broker and store can be used, as a table and an exit code."""
+"""``--check``: whether broker, store and state can be used, as a table and an exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
 from actors.runtime import Topology
+from services.detection.reach import Reach
+from services.detection.state import StateUnavailable
 from services.parts import Resources
 from services.store.interface import StoreError
 from transport import crossing
@@ -23,6 +26,7 @@ async def check(resources: Resources, topology: Topology) -> tuple[str, bool]:
         rows.append(await _row("broker", lambda: _broker(resources)))
         if resources.gate is not None:
             rows.append(await _row("store", lambda: _store(resources)))
+        rows += [await _row("state", partial(_state, reach)) for reach in resources.reaches]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{'ok  ' if good else 'FAIL'}  {name:{width}}  {text}" for name, good, text in rows]
     return "\n".join(lines) + "\n", all(good for _, good, _ in rows)
@@ -33,7 +37,7 @@ async def _row(name: str, test: Callable[[], Awaitable[str]]) -> tuple[str, bool
     try:
         with trio.fail_after(_WITHIN_SECS):
             return name, True, await test()
-    except (TransportError, StoreError) as error:
+    except (TransportError, StoreError, StateUnavailable) as error:
         return name, False, str(error)
     except trio.TooSlowError:
         return name, False, f"no answer within {_WITHIN_SECS:g} s; does it run, and where?"
@@ -58,6 +62,12 @@ async def _broker(resources: Resources) -> str:
     if failure:
         raise failure[0]
     return f"connected to {without_secrets(resources.settings.broker.url)}"
+
+
+async def _state(reach: Reach) -> str:
+    async with reach.state.opened():
+        await reach.state.load([])
+    return f"reached {reach.shown}" if reach.shown != "memory:" else "kept in memory"
 
 
 async def _store(resources: Resources) -> str:

@@ -89,6 +89,10 @@ class Claims:
             self._session.term(self._release(deliveries))
             self.ended += len(deliveries)
 
+    def forget(self, deliveries: Sequence[Delivery]) -> None:
+        """They are no affair of ours any more: their consumer is somebody else's."""
+        self._release(deliveries)
+
     def _release(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         for each in deliveries:
             self._held.pop(each.stream_seq, None)

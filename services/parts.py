@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import trio
@@ -14,6 +15,12 @@ import trio
 from actors.runtime import Kind
 from services.alert_writer.actors import AlertWriter
 from services.claims import Claims
+from services.detection.agents import AgentCounts
+from services.detection.engine import MakeDetection
+from services.detection.engine_detection import make_detection
+from services.detection.leases import Leases
+from services.detection.reach import Reach, open_reach
+from services.detection.worker import WorkCounts, Worker
 from services.gate import Gate
 from services.ingest.actors import IngestCounts, Judge, Outlet
 from services.ingest.buckets import Buckets
@@ -43,6 +50,8 @@ class Resources:
     """Set once the broker has the streams and consumers."""
     claims: list[Claims] = field(default_factory=list)
     """Every intake's, to be given back at the end."""
+    reaches: list[Reach] = field(default_factory=list)
+    """The shared states."""
 
     def claim(self, name: str) -> Claims:
         """The record of one intake's messages."""
@@ -141,6 +150,53 @@ def _alert_kinds(resources: Resources) -> dict[str, Kind]:
     return _writer(resources, AlertWriter, streams.ALERT_WRITER, name="alert", batch=batch)
 
 
+def _detection_kinds(make: MakeDetection, resources: Resources) -> dict[str, Kind]:
+    settings, claims = resources.settings.detection, resources.claim("detection")
+    reach = open_reach(settings.state, prefix=settings.key_prefix)
+    resources.reaches.append(reach)
+    leases = Leases(reach, partitions=streams.DETECTION.partitions)
+    counts, agents = WorkCounts(), AgentCounts()
+    resources.metrics.add("detection", lambda: asdict(counts))
+    resources.metrics.add("detection_engines", lambda: asdict(agents))
+    resources.metrics.add(
+        "detection_state",
+        lambda: {
+            "reachable": reach.available,
+            "round_trips": reach.round_trips,
+            "failures": reach.failures,
+            "partitions_held": len(leases.tokens),
+            "workers": leases.workers,
+        },
+    )
+    resources.metrics.check("state", lambda: reach.available)
+    worker = Kind.of(
+        Worker,
+        session=resources.session,
+        reach=reach,
+        leases=leases,
+        consumer=streams.DETECTION,
+        claims=claims,
+        make=make,
+        batch=settings.batch_messages,
+        max_agents=settings.max_agents,
+        counts=counts,
+        agent_counts=agents,
+        ready=resources.streams_ready,
+    )
+    return {"detection_worker": worker}
+
+
+def detection_part(make: MakeDetection) -> Part:
+    """The detection service with engines of one kind."""
+    return Part(
+        name="detection",
+        kinds=partial(_detection_kinds, make),
+        actors={"detection_worker": {"kind": "detection_worker", "restart": "transient"}},
+        consumers=(streams.DETECTION,),
+        needs_store=False,
+    )
+
+
 def common_kinds(resources: Resources, consumers: Sequence[Consumer]) -> dict[str, Kind]:
     """The actors of every process: one serves metrics, one looks after the streams."""
     session, replicas = resources.session, resources.settings.broker.replicas
@@ -203,4 +259,5 @@ ALERT_WRITER = Part(
     consumers=(streams.ALERT_WRITER,),
     needs_store=True,
 )
-PARTS = (INGEST, TELEMETRY_WRITER, ALERT_WRITER)
+DETECTION = detection_part(make_detection)
+PARTS = (INGEST, TELEMETRY_WRITER, DETECTION, ALERT_WRITER)

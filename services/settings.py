@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from services.store.settings import StoreSettings
 from transport.settings import BrokerSettings
@@ -56,6 +57,47 @@ class AlertWriterSettings(_Section):
     )
 
 
+class DetectionSettings(_Section):
+    """``[detection]``: events into alerts."""
+
+    state: str = Field(
+        default="memory:",
+        max_length=1024,
+        pattern=r"^(memory:|(redis|rediss|unix)://\S+)$",
+        description=(
+            "Where workers keep what they know: `redis://host:6379/0` (`rediss://` with TLS), or "
+            "`memory:` for one worker, which forgets it when it ends."
+        ),
+    )
+    key_prefix: str = Field(
+        default="lavender:",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[!-~]+$",
+        description="What the names of all keys in Redis begin with.",
+    )
+    batch_messages: int = Field(
+        default=64, ge=1, le=1000, description="Messages dealt with together at most."
+    )
+    max_agents: int = Field(
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="Engines in a worker's memory at most; the others wait in the state.",
+    )
+
+    @field_validator("state")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        database = parts.path.strip("/") if parts.scheme.startswith("redis") else ""
+        if parts.scheme.startswith("redis") and (parts.port == 0 or not parts.hostname):
+            raise ValueError("give host and port, redis://127.0.0.1:6379/0")
+        if database and not database.isdecimal():
+            raise ValueError(f"{database!r} is no number of a database")
+        return url
+
+
 class StackSettings(_Section):
     """``[stack]``: the whole backend in one process."""
 
@@ -80,6 +122,7 @@ class Settings(BaseModel):
     ingest: IngestSettings = IngestSettings()
     telemetry_writer: TelemetryWriterSettings = TelemetryWriterSettings()
     alert_writer: AlertWriterSettings = AlertWriterSettings()
+    detection: DetectionSettings = DetectionSettings()
     stack: StackSettings = StackSettings()
     topology: dict[str, Any] = Field(
         default={}, description="Topologies by name; a service without one runs its own."

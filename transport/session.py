@@ -126,6 +126,11 @@ class Session:
         """Whether there is a connection, as far as is known."""
         return self._link is not None
 
+    @property
+    def generation(self) -> int:
+        """Counts the connections; a delivery says of which one it is."""
+        return self._generation
+
     async def wait_connected(self) -> None:
         """Wait until there is a connection."""
         await trio.lowlevel.checkpoint()

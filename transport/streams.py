@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
 import structlog
 
-from transport.errors import StreamMismatch, Unreachable
-from transport.frames import Refusal
-from transport.subjects import ACCEPTED, ALERTS, DEAD_LETTER, INVALID, RAW
+from transport.api import Requests, ask, find, put
+from transport.errors import StreamMismatch
+from transport.subjects import ACCEPTED, ALERTS, DEAD_LETTER, DETECTION_INPUT, INVALID, RAW
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -27,12 +26,17 @@ DELIVERIES_MAX = 5
 _HOUR_SECS = 3600
 _GIB = 1 << 30
 DUPLICATES_SECS = 120
-_ANSWER_SECS = 5.0
 _FULL_SHARE = 0.8
 _REMOVED_SHARE = 0.3
-_NOT_READY = 503
-_NOT_FOUND = {10014, 10059}
-"""JetStream's error codes: no such consumer, no such stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a stream has its messages from, and what becomes of their subjects."""
+
+    stream: str
+    subject: str
+    becomes: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,10 @@ class Stream:
     max_bytes: int
     """When it is created; whoever runs the broker may choose another size later."""
     readers: tuple[str, ...] = ()
-    """Durable consumers that must have read a message before room is made of it."""
+    """Durable consumers that must have read a message before room is made of it. A partition's
+    reader is all consumers whose name goes on with its token."""
+    source: Source | None = None
+    """Whose messages it copies; then nobody publishes into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +63,47 @@ class Consumer:
     stream: str
     ack_wait_secs: float = 30.0
     max_ack_pending: int = 1000
+    partitions: int = 0
+    """If there are any, it is a consumer for each, made by `transport.partitions`."""
 
 
 TELEMETRY_RAW = Stream("TELEMETRY_RAW", f"{RAW}.>", 24 * _HOUR_SECS, 4 * _GIB, ("ingest",))
 TELEMETRY_CANONICAL = Stream(
     "TELEMETRY_CANONICAL", f"{ACCEPTED}.>", 24 * _HOUR_SECS, 4 * _GIB, ("telemetry-writer",)
 )
+PARTITIONS = 16
+"""Of the events, by agent. All workers and the broker must agree on it."""
+TELEMETRY_DETECTION = Stream(
+    "TELEMETRY_DETECTION",
+    "",
+    24 * _HOUR_SECS,
+    2 * _GIB,
+    tuple(f"detection-{partition}" for partition in range(PARTITIONS)),
+    Source(
+        "TELEMETRY_CANONICAL",
+        f"{ACCEPTED}.*.*",
+        f"{DETECTION_INPUT}.{{{{partition({PARTITIONS},1,2)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}",
+    ),
+)
+"""Full, it takes no more from its source until there is room, and then goes on where it was."""
 ALERT_STREAM = Stream("ALERTS", f"{ALERTS}.>", 168 * _HOUR_SECS, _GIB, ("alert-writer",))
 TELEMETRY_INVALID = Stream(
     "TELEMETRY_INVALID", f"{INVALID}.>", 168 * _HOUR_SECS, _GIB, ("invalid-writer",)
 )
 DEAD_LETTERS = Stream("DEAD_LETTER", f"{DEAD_LETTER}.>", 168 * _HOUR_SECS, _GIB)
-STREAMS = (TELEMETRY_RAW, TELEMETRY_CANONICAL, ALERT_STREAM, TELEMETRY_INVALID, DEAD_LETTERS)
+STREAMS = (
+    TELEMETRY_RAW,
+    TELEMETRY_CANONICAL,
+    TELEMETRY_DETECTION,
+    ALERT_STREAM,
+    TELEMETRY_INVALID,
+    DEAD_LETTERS,
+)
 
 INGEST = Consumer("ingest", "TELEMETRY_RAW", max_ack_pending=20_000)
 """So many, because what is over an agent's rate waits as unacked."""
 TELEMETRY_WRITER = Consumer("telemetry-writer", "TELEMETRY_CANONICAL")
-DETECTION = Consumer("detection", "TELEMETRY_CANONICAL")
+DETECTION = Consumer("detection", "TELEMETRY_DETECTION", partitions=PARTITIONS)
 ALERT_WRITER = Consumer("alert-writer", "ALERTS")
 INVALID_WRITER = Consumer("invalid-writer", "TELEMETRY_INVALID")
 
@@ -80,7 +111,7 @@ INVALID_WRITER = Consumer("invalid-writer", "TELEMETRY_INVALID")
 _FILLED: Mapping[str, tuple[Stream, ...]] = {
     "ingest": (TELEMETRY_CANONICAL, TELEMETRY_INVALID),
     "telemetry-writer": (TELEMETRY_INVALID,),
-    "detection": (ALERT_STREAM,),
+    "detection": (TELEMETRY_CANONICAL, ALERT_STREAM, TELEMETRY_INVALID),
     "alert-writer": (TELEMETRY_INVALID,),
 }
 """Where the reader of a consumer publishes, beside the dead letters."""
@@ -103,13 +134,6 @@ def used_by(consumers: Iterable[Consumer]) -> tuple[Stream, ...]:
     return tuple(stream for stream in STREAMS if stream in used)
 
 
-class Requests(Protocol):
-    """What is needed of a session."""
-
-    async def request(self, subject: str, payload: bytes, *, within_secs: float) -> bytes:
-        """Ask and wait for the answer."""
-
-
 async def ensure(
     session: Requests,
     *,
@@ -128,7 +152,8 @@ async def ensure(
     for stream in streams:
         await _ensure_stream(session, stream, replicas=replicas)
     for consumer in consumers:
-        await _ensure_consumer(session, consumer)
+        if not consumer.partitions:
+            await _ensure_consumer(session, consumer)
 
 
 async def make_room(session: Requests, streams: Iterable[Stream]) -> int:
@@ -145,11 +170,11 @@ async def make_room(session: Requests, streams: Iterable[Stream]) -> int:
     """
     removed = 0
     for stream in streams:
-        info = await _ask(session, f"STREAM.INFO.{stream.name}")
+        info = await ask(session, f"STREAM.INFO.{stream.name}")
         state, limit = info["state"], info["config"].get("max_bytes", -1)
         if limit <= 0 or state["bytes"] < _FULL_SHARE * limit:
             continue
-        floors = await _ack_floors(session, stream)
+        floors = await _ack_floors(session, stream, last_seq=state["last_seq"])
         if not floors or not set(stream.readers) <= floors.keys():
             log.warning("stream is nearly full and not read", stream=stream.name)
             continue
@@ -157,7 +182,7 @@ async def make_room(session: Requests, streams: Iterable[Stream]) -> int:
         wanted = state["first_seq"] + max(1, int(state["messages"] * _REMOVED_SHARE))
         until = min(floors[slowest] + 1, wanted)
         if until > state["first_seq"]:
-            answer = await _ask(session, f"STREAM.PURGE.{stream.name}", {"seq": until})
+            answer = await ask(session, f"STREAM.PURGE.{stream.name}", {"seq": until})
             removed += answer["purged"]
         else:
             log.warning(
@@ -168,38 +193,85 @@ async def make_room(session: Requests, streams: Iterable[Stream]) -> int:
     return removed
 
 
-async def _ack_floors(session: Requests, stream: Stream) -> dict[str, int]:
-    """Up to where each consumer of a stream has acked everything."""
+async def _ack_floors(session: Requests, stream: Stream, *, last_seq: int) -> dict[str, int]:
+    """Up to where each reader of a stream, and each stream that copies it, is done with it.
+
+    ``last_seq`` was the stream's last message before this was called.
+    """
     if not stream.readers:
         return {}
-    found: dict[str, int] = {}
+    floors: dict[str, int] = {}
+    for each in await consumers_of(session, stream.name):
+        idle = not each["num_pending"] and not each["num_ack_pending"]
+        floor = last_seq if idle else each["ack_floor"]["stream_seq"]
+        name = next((own for own in stream.readers if _is_reader(each["name"], own)), each["name"])
+        floors[name] = max(floor, floors.get(name, 0))
+    for copy in STREAMS:
+        if copy.source is not None and copy.source.stream == stream.name:
+            floors |= await _copied(session, copy, last_seq=last_seq)
+    return floors
+
+
+def _is_reader(name: str, reader: str) -> bool:
+    return name == reader or name.startswith(f"{reader}-")
+
+
+async def _copied(session: Requests, copy: Stream, *, last_seq: int) -> dict[str, int]:
+    """Up to where a stream has copied its source; nothing if there is no such stream."""
+    info = await find(session, f"STREAM.INFO.{copy.name}")
+    if info is None:
+        return {}
+    for source in info.get("sources") or []:
+        if "seq" in source:  # of later servers
+            return {copy.name: source["seq"]}
+        if source.get("active", -1) >= 0:
+            return {copy.name: last_seq - source["lag"]}
+    return {copy.name: 0}
+
+
+async def consumers_of(session: Requests, stream: str) -> list[dict[str, Any]]:
+    """What the broker says of every consumer of a stream.
+
+    Raises:
+        Unreachable: no answer.
+    """
+    found: list[dict[str, Any]] = []
     while True:
-        body = {"offset": len(found)}
-        page = await _ask(session, f"CONSUMER.LIST.{stream.name}", body)
+        page = await ask(session, f"CONSUMER.LIST.{stream}", {"offset": len(found)})
         consumers = page.get("consumers") or []
-        found |= {each["name"]: each["ack_floor"]["stream_seq"] for each in consumers}
+        found += consumers
         if not consumers or len(found) >= page["total"]:
             return found
 
 
 async def _ensure_stream(session: Requests, stream: Stream, *, replicas: int) -> None:
-    fixed = {"storage": "file", "retention": "limits"}
-    changeable = {
-        "subjects": [stream.subject],
+    fixed = {"storage": "file", "retention": "limits", **_origin(stream)}
+    changeable: dict[str, Any] = {
         "discard": "new",
         "max_age": stream.max_age_secs * 10**9,
         "duplicate_window": DUPLICATES_SECS * 10**9,
         "num_replicas": replicas,
     }
-    there = await _find(session, f"STREAM.INFO.{stream.name}")
+    if stream.source is None:
+        changeable["subjects"] = [stream.subject]
+    there = await find(session, f"STREAM.INFO.{stream.name}")
     wanted = {"name": stream.name, **fixed, **changeable}
     where = f"stream {stream.name}"
     if there is None:
         wanted["max_bytes"] = stream.max_bytes
-        await _set(session, f"STREAM.CREATE.{stream.name}", wanted, where)
+        await put(session, f"STREAM.CREATE.{stream.name}", wanted, where)
     elif _differences(where, there["config"], fixed, changeable):
         body = {**there["config"], **wanted}
-        await _set(session, f"STREAM.UPDATE.{stream.name}", body, where)
+        await put(session, f"STREAM.UPDATE.{stream.name}", body, where)
+
+
+def _origin(stream: Stream) -> dict[str, Any]:
+    """Where its messages come from."""
+    source = stream.source
+    if source is None:
+        return {}
+    change = {"src": source.subject, "dest": source.becomes}
+    return {"sources": [{"name": source.stream, "subject_transforms": [change]}]}
 
 
 async def _ensure_consumer(session: Requests, consumer: Consumer) -> None:
@@ -210,7 +282,7 @@ async def _ensure_consumer(session: Requests, consumer: Consumer) -> None:
         "max_ack_pending": consumer.max_ack_pending,
     }
     path = f"{consumer.stream}.{consumer.durable}"
-    there = await _find(session, f"CONSUMER.INFO.{path}")
+    there = await find(session, f"CONSUMER.INFO.{path}")
     where = f"consumer {consumer.durable} of stream {consumer.stream}"
     wanted: dict[str, Any] = {"durable_name": consumer.durable, **fixed, **changeable}
     if there is not None:
@@ -223,7 +295,7 @@ async def _ensure_consumer(session: Requests, consumer: Consumer) -> None:
         wanted = {**config, **wanted}
     body = {"stream_name": consumer.stream, "config": wanted}
     # This subject, unlike CONSUMER.CREATE of later servers, creates and updates alike.
-    await _set(session, f"CONSUMER.DURABLE.CREATE.{path}", body, where)
+    await put(session, f"CONSUMER.DURABLE.CREATE.{path}", body, where)
 
 
 def _differences(
@@ -240,40 +312,3 @@ def _mismatch(where: str, key: str, found: Any, wanted: Any) -> str:
         f"{where} exists with {key} = {found!r}, which cannot be changed, and "
         f"{wanted!r} is needed: remove it (its messages go too), or use another broker"
     )
-
-
-async def _set(session: Requests, path: str, body: Mapping[str, Any], where: str) -> None:
-    answer = await _answer(session, path, body)
-    if "error" in answer:
-        error = msgspec.convert(answer["error"], Refusal)
-        kind = Unreachable if error.code == _NOT_READY else StreamMismatch
-        raise kind(f"{where}: the broker refuses it: {error.description}")
-
-
-async def _find(session: Requests, path: str) -> dict[str, Any] | None:
-    answer = await _answer(session, path, None)
-    if "error" in answer and answer["error"].get("err_code") in _NOT_FOUND:
-        return None
-    return _checked(answer, path)
-
-
-async def _ask(
-    session: Requests, path: str, body: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    return _checked(await _answer(session, path, body), path)
-
-
-def _checked(answer: dict[str, Any], path: str) -> dict[str, Any]:
-    if "error" in answer:
-        error = msgspec.convert(answer["error"], Refusal)
-        raise Unreachable(f"JetStream answers {path} with: {error.description}")
-    return answer
-
-
-async def _answer(session: Requests, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-    payload = b"" if body is None else msgspec.json.encode(body)
-    raw = await session.request(f"$JS.API.{path}", payload, within_secs=_ANSWER_SECS)
-    try:
-        return msgspec.json.decode(raw, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
-        raise Unreachable(f"JetStream's answer to {path} is not understood: {error}") from error

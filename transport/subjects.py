@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 RAW = "telemetry.raw"
 ACCEPTED = "telemetry.accepted"
+DETECTION_INPUT = "detection"
+"""What is accepted once more, with the partition before the tenant."""
 INVALID = "telemetry.invalid"
 ALERTS = "alerts"
 HEARTBEAT = "heartbeat"

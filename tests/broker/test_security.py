@@ -14,12 +14,14 @@ from tests.broker.kit import running, session_for, take, until, work
 from transport.credentials import read_identity
 from transport.crossing import open_loop
 from transport.errors import Unauthorized
+from transport.partitions import take_over
 from transport.server import EmbeddedServer
 from transport.session import Outgoing, Session
 from transport.settings import BrokerSettings
 from transport.streams import (
     ALERT_STREAM,
     ALERT_WRITER,
+    DETECTION,
     INGEST,
     INVALID_WRITER,
     TELEMETRY_RAW,
@@ -185,6 +187,11 @@ SERVICES: list[tuple[str, tuple[Consumer, ...], str]] = [
         (ALERT_WRITER,),
         "telemetry.invalid",
     ),
+    (
+        "detection",
+        (DETECTION,),
+        "alerts",
+    ),
 ]
 
 
@@ -204,7 +211,11 @@ async def test_a_service_can_do_its_work(
             assert await make_room(session, read_by(consumers)) == 0
             (receipt,) = await session.publish_all([mail(f"{prefix}.{ONE}")], within_secs=5)
             assert receipt.stored
-            async with session.consume(consumers[0]) as channel:
+            own = consumers[0]
+            if own.partitions:
+                for token in (1, 2):
+                    own = await take_over(session, consumers[0], 3, token=token)
+            async with session.consume(own) as channel:
                 with trio.move_on_after(0.2):
                     await channel.receive()
             (foreign,) = await session.publish_all([mail(f"cmd.{ONE}")], within_secs=5)
