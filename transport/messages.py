@@ -20,10 +20,8 @@ from actors.detection.events import (
     ExecEvent,
     ExitEvent,
     ForkEvent,
-    Name,
-    Ns,
+    LineageProcess,
     OpenEvent,
-    Pid,
     SeedEvent,
 )
 
@@ -255,18 +253,6 @@ LEVELS: tuple[Level, ...] = ("informational", "low", "medium", "high", "critical
 Severity: TypeAlias = Literal["INFO", "WARNING", "HIGH", "CRITICAL"]
 """How much the score of the process makes of it."""
 SEVERITIES: tuple[Severity, ...] = ("INFO", "WARNING", "HIGH", "CRITICAL")
-
-
-class LineageProcess(msgspec.Struct, frozen=True):
-    """A process of an alert's lineage."""
-
-    pid: Pid
-    start_ns: Ns
-    ppid: Pid
-    parent_start_ns: Ns
-    """0 when the parent is not known."""
-    name: Name
-    """The program, printable."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):

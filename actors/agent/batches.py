@@ -169,7 +169,13 @@ class BatchMaker:
             rarity_bonus=alert.rarity_bonus,
             sequence_bonus=alert.sequence_bonus,
             evidence=evidence,
+            level=alert.level,
+            author=alert.author,
+            references=alert.references,
             boot_id=sender.host.boot_id,
+            lineage="{}-{}".format(*alert.lineage) if any(alert.lineage) else "",
+            count=alert.count,
+            processes=alert.processes,
         )
         return NewItem(
             kind="alert",

@@ -8,7 +8,13 @@ from string import Template
 import msgspec
 
 from actors.detection.correlator import Chain
-from actors.detection.events import ConnectEvent, ExecEvent, Identity, OpenEvent
+from actors.detection.events import (
+    ConnectEvent,
+    ExecEvent,
+    Identity,
+    LineageProcess,
+    OpenEvent,
+)
 from actors.detection.observation import Observation
 from actors.detection.programs import Program
 from actors.detection.rules import Level
@@ -61,6 +67,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The first process of the lineage to which it belongs."""
     count: int = 1
     """How often this rule has fired in this lineage; beyond the first it is a repeat."""
+    processes: tuple[LineageProcess, ...] = ()
+    """The process and its ancestors as far as they are known, oldest first."""
 
     @property
     def identity(self) -> Identity:

@@ -23,6 +23,7 @@ from actors.detection.events import (
     ExitEvent,
     ForkEvent,
     Identity,
+    LineageProcess,
     OpenEvent,
     SeedEvent,
 )
@@ -336,6 +337,7 @@ class Engine:
             references=matched.references,
             lineage=root,
             count=self.repeats.count((matched.id, root), event.time_ns),
+            processes=tuple(map(_told, (*reversed(self.table.ancestors(process)), process))),
         )
 
     def _score(self, process: Process, time_ns: int) -> Score:
@@ -353,3 +355,7 @@ class Engine:
             or not program.exe
             or self.rules.launchers.trusts(program)
         )
+
+
+def _told(process: Process) -> LineageProcess:
+    return LineageProcess(*process.identity, *(process.parent or (0, 0)), process.program.shown)

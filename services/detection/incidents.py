@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from actors import stdio
-from actors.detection.events import Identity
+from actors.detection.events import Identity, LineageProcess
 from actors.detection.text import printable
 from services.program import STORE_ERROR, say
 from services.settings import Settings
@@ -24,7 +24,6 @@ from services.store.incidents import Incident, IncidentPage, StoredAlert, Timeli
 from services.store.interface import StoreError
 from services.times import argument
 from transport import crossing
-from transport.messages import LineageProcess
 
 NOT_FOUND = 1
 _LIMIT_MAX = 1000

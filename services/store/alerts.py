@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from actors.detection.events import LineageProcess
 from services.store.incidents import (
     TIMELINE_MAX,
     Incident,
@@ -25,7 +26,7 @@ from services.store.rows import Row, Texts
 from services.store.schema import Dialect
 from services.store.steps import Steps
 from services.store.tables import ALERTS, INCIDENTS
-from transport.messages import LEVELS, SEVERITIES, Alert, Evidence, LineageProcess
+from transport.messages import LEVELS, SEVERITIES, Alert, Evidence
 
 _AT = {name: place for place, name in enumerate(ALERTS.names)}
 _ATTRIBUTES = {"rule_references": "references", "last_observed_at_unix_ms": "observed_at_unix_ms"}
@@ -56,11 +57,19 @@ def _rank(column: str, words: Sequence[str]) -> str:
 
 _SUMS = (
     "SELECT incident_id, min(tenant_id), min(agent_id), min(hostname), min(boot_id), min(lineage),"
-    " min(observed_at_unix_ms), max(last_observed_at_unix_ms), max(received_at_unix_ms),"
-    f" count(*), sum(count), max(score), {_rank('level', LEVELS)}, {_rank('severity', SEVERITIES)}"
-    " FROM alerts WHERE incident_id {among} GROUP BY incident_id HAVING min(lane) = 'page'"
+    " min(first_seen), max(last_seen), max(received), sum(alerts), sum(hits), max(score),"
+    " max(level), max(severity) FROM ("
+    "SELECT incident_id, min(tenant_id) AS tenant_id, min(agent_id) AS agent_id,"
+    " min(hostname) AS hostname, min(boot_id) AS boot_id, min(lineage) AS lineage,"
+    " min(observed_at_unix_ms) AS first_seen, max(last_observed_at_unix_ms) AS last_seen,"
+    " max(received_at_unix_ms) AS received, count(*) AS alerts, max(count) AS hits,"
+    f" max(score) AS score, {_rank('level', LEVELS)} AS level,"
+    f" {_rank('severity', SEVERITIES)} AS severity, min(lane) AS lane"
+    " FROM alerts WHERE incident_id {among} GROUP BY incident_id, rule"
+    ") AS rules GROUP BY incident_id HAVING min(lane) = 'page'"
 )
-"""``page`` comes before ``quiet``: the least is ``page`` if any is."""
+"""``page`` comes before ``quiet``: the least is ``page`` if any is. An alert's count is that of its
+rule in the lineage, so the greatest of a rule's alerts has counted the others."""
 _MARKS = ", ".join(f"${place}" for place in range(1, len(INCIDENTS.names) + 1))
 _UPSERT = (
     f"INSERT INTO incidents ({', '.join(INCIDENTS.names)}) VALUES ({_MARKS})"
@@ -155,8 +164,9 @@ def settle(rows: Sequence[Row], *, repeated: Iterable[Row], dialect: Dialect) ->
         yield _LOCK, [keys]
     among = touched if dialect == "postgres" else _json(touched)
     sums = yield _SUMS.format(among=_AMONG[dialect]), [among]
-    for *plain, hits, score, level, severity in sums:
-        yield _UPSERT, [*plain, int(hits), score, LEVELS[level], SEVERITIES[severity]]
+    for *plain, alerts, hits, score, level, severity in sums:
+        words = (LEVELS[level], SEVERITIES[severity])
+        yield _UPSERT, [*plain, int(alerts), int(hits), score, *words]
 
 
 def read_page(*, since_unix_ms: int, limit: int, cursor: str, tenant_id: str | None) -> Steps[Any]:

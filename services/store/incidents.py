@@ -47,7 +47,7 @@ class Incident:
     last_seen_at_unix_ms: int
     alerts: int
     hits: int
-    """How often its rules fired, repeats included."""
+    """How often its rules fired: of each rule the greatest count an alert told."""
     score: int
     """The greatest score among its alerts."""
     level: Level

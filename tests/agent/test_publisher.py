@@ -17,7 +17,7 @@ from actors.agent.sensor import NoSensor
 from actors.agent.settings import PublishSettings
 from actors.agent.shipping import Shipping
 from actors.agent.spooling import Publishing, Spooling
-from actors.detection.events import SeedEvent
+from actors.detection.events import LineageProcess, SeedEvent
 from actors.runtime import ChildSpec, Topology, run_topology
 from actors.runtime.testing import run_actor
 from tests.broker.kit import until
@@ -226,6 +226,27 @@ async def test_an_alert_names_its_event_and_goes_first(world: World) -> None:
     assert world.broker.published[0].subject == "alerts.acme.web-1"
     assert alert.evidence == "complete"
     assert world.batches[-1].counters.alerts == 1
+
+
+async def test_an_alert_leaves_the_agent_with_all_that_detection_says_of_it(world: World) -> None:
+    process = LineageProcess(3, 30, 1, 10, "bash")
+    told = msgspec.structs.replace(
+        an_alert(an_event(3)),
+        level="high",
+        author="Ann Author",
+        references=("https://example.org",),
+        lineage=(3, 30),
+        count=2,
+        processes=(process,),
+    )
+    await publish(world, Telemetry([an_event(3)], [told], {}, 1))
+    (alert,) = world.alerts
+    assert (alert.level, alert.author, alert.references) == (
+        *("high", "Ann Author"),
+        ("https://example.org",),
+    )
+    assert (alert.lineage, alert.count, alert.processes) == ("3-30", 2, (process,))
+    assert (alert.boot_id, alert.source) == (HOST.boot_id, "agent")
 
 
 async def test_an_alert_after_a_loss_says_so(world: World) -> None:

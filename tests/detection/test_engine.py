@@ -167,3 +167,16 @@ def test_text_that_deceives_is_escaped() -> None:
 def test_text_that_is_no_address_counts_as_external() -> None:
     assert is_external("nonsense")
     assert not is_external("::ffff:0.0.0.0")
+
+
+def test_an_alert_tells_the_processes_of_its_lineage_oldest_first() -> None:
+    host = Host()
+    server = host.seed(host.init, "/usr/sbin/nginx")
+    shell, _ = host.run(server, "/usr/bin/bash", "-i")
+    (alert, *_) = Engine(builtin_set(FilterSettings())).process_batch(host.events)
+    assert [each.name for each in alert.processes] == ["systemd", "nginx", "bash"]
+    above, last = alert.processes[-2:]
+    assert (last.pid, last.start_ns) == shell == alert.identity
+    assert (last.ppid, last.parent_start_ns) == (above.pid, above.start_ns) == server
+    assert alert.lineage in [(each.pid, each.start_ns) for each in alert.processes]
+    assert alert.processes[0].parent_start_ns == 0

@@ -10,6 +10,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.detection.events import LineageProcess
 from services.detection.incidents import main, page_text, render, to_json, tree
 from services.settings import Settings
 from services.store.incidents import (
@@ -22,7 +23,7 @@ from services.store.incidents import (
 from services.store.settings import StoreSettings
 from services.store.sqlite import SqliteStore
 from tests.services.store.cast import NOW_MS, alert
-from transport.messages import Alert, LineageProcess
+from transport.messages import Alert
 
 INIT = LineageProcess(1, 10, 0, 0, "systemd")
 SHELL = LineageProcess(300, 30, 1, 10, "bash")

@@ -12,11 +12,12 @@ import msgspec
 import pytest
 import trio
 
+from actors.detection.events import LineageProcess
 from services.store.incidents import Incident, incident_id, lane_of
 from services.store.interface import Added, Store
 from tests.services.store.cast import NOW_MS, alert
 from tests.services.store.places import Place
-from transport.messages import LEVELS, Alert, LineageProcess, alert_message_id
+from transport.messages import LEVELS, Alert, alert_message_id
 
 BOOT = "6f9a"
 SHELL = LineageProcess(300, 3_000_000_000, 1, 10_000_000, "bash")
@@ -116,7 +117,7 @@ async def test_alerts_of_one_lineage_are_one_incident(store: Store) -> None:
     told = [
         of_lineage(0, score=65, severity="WARNING", level="low", observed_at_unix_ms=NOW_MS),
         of_lineage(1, score=110, severity="HIGH", level="critical", count=4),
-        of_lineage(2, score=90, severity="INFO", observed_at_unix_ms=NOW_MS + 9),
+        of_lineage(2, rule="other", severity="INFO", observed_at_unix_ms=NOW_MS + 9, count=2),
         of_lineage(3, lineage="7-7"),
         of_lineage(4, boot_id="another"),
         of_lineage(5, agent_id="agent-2"),
@@ -211,7 +212,7 @@ async def test_writers_that_add_to_one_incident_at_the_same_time_add_up(
             nursery.start_soon(partial(add, each, 10 * place_in_line))
     for other in others:
         await other.close()
-    assert [(each.alerts, each.hits) for each in await incidents(store)] == [(40, 40)] * 2
+    assert [each.alerts for each in await incidents(store)] == [40, 40]
 
 
 async def test_incidents_go_with_the_last_of_their_alerts(store: Store) -> None:
