@@ -51,6 +51,11 @@ class RulesSettings(BaseModel):
     )
 
 
+def folder_of(settings: RulesSettings, config: Path | None) -> Path | None:
+    """The folder of the rule files, absolute; None without a configuration beside which it lies."""
+    return None if config is None else config.absolute().parent / settings.folder
+
+
 @dataclass(frozen=True, slots=True)
 class Unusable:
     """A rule, or a file, that is not in force because something is wrong or missing."""

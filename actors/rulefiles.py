@@ -7,6 +7,7 @@ too, and the set of before stays in force whole: half of an edit must not become
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class RuleFiles:
     Args:
         settings: which are in force.
         filters: the lists that rules name.
-        config: the configuration file, beside which the folder lies; None: no folder.
+        folder: of the files; None: the built-in rules alone.
         readers: by suffix.
         date: today, as text.
     """
@@ -54,12 +55,12 @@ class RuleFiles:
         settings: RulesSettings,
         filters: FilterSettings,
         *,
-        config: Path | None = None,
+        folder: Path | None = None,
         readers: Mapping[str, Reader] = rulebook.READERS,
         date: Callable[[], str] = today,
     ) -> None:
         self.settings = settings
-        self.folder = None if config is None else config.absolute().parent / settings.folder
+        self.folder = folder
         self._filters = filters
         self._readers = readers
         self._date = date
@@ -81,6 +82,11 @@ class RuleFiles:
             for each in self._book.unusable:
                 log.warning("rule is left out", rule=each.id, why=str(each))
         return self._book
+
+    def counts(self) -> dict[str, int]:
+        """How many rules there are of each status; none before the first use."""
+        rows = () if self._book is None else self._book.rows
+        return dict(Counter(row.status for row in rows))
 
     def changed(self) -> RuleBook | None:
         """Look at the files; the new book if they changed and all of them can be used."""

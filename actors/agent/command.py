@@ -11,6 +11,7 @@ from actors.agent import checks, endpoint
 from actors.agent.exits import ExitCode, StartError
 from actors.agent.settings import Settings
 from actors.detection.rulefile import RuleFileError
+from actors.rulebook import folder_of
 from actors.rulefiles import RuleFiles
 from actors.runtime import TopologyError, render
 from bpf.attach import Loading
@@ -50,7 +51,8 @@ def _run(options: argparse.Namespace, loading: Loading | None) -> int:
         raise config.ConfigError("\n".join(lines)) from error
     if options.show_topology:
         return _print(render(topology))
-    rules = RuleFiles(settings.rules, settings.filters, config=source.path)
+    folder = folder_of(settings.rules, source.path)
+    rules = RuleFiles(settings.rules, settings.filters, folder=folder)
     if options.check:
         table, good = checks.check(settings, source, rules)
         return _print(table) or (0 if good else 1)

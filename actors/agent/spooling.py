@@ -21,6 +21,7 @@ from actors.agent.sensor import Sensor
 from actors.agent.settings import PublishSettings
 from actors.agent.shipping import Shipping
 from actors.detection.alerts import Alert
+from actors.detection.repeats import worth_telling
 from actors.version import VERSION
 from transport import messages
 from transport.messages import LIST_MAX, Counters, Evicted, Heartbeat, encode
@@ -126,7 +127,7 @@ class Spooling:
             self._unpublished += len(events) - len(kept)
             self._events += kept
         if self._publishing.settings.alerts:
-            self.alerts += message.alerts
+            self.alerts += [each for each in message.alerts if worth_telling(each.count)]
 
     async def close(self, *, final: bool = False) -> None:
         """Spool what waits, then let the rings give back its space."""

@@ -23,7 +23,13 @@ from services.detection.reach import Reach
 from services.detection.state import BEAT_SECS, StateUnavailable, Unit, Written
 from services.intake import KEEP_SECS
 from services.refusals import refusal
-from transport.messages import Alert, CanonicalBatch, CanonicalSingle, encode
+from transport.messages import (
+    Alert,
+    CanonicalBatch,
+    CanonicalSingle,
+    alert_message_id,
+    encode,
+)
 from transport.partitions import Overtaken
 from transport.session import Delivery, Outgoing, Session
 from transport.streams import Consumer
@@ -378,4 +384,4 @@ class Worker(Actor):
 
 def _outgoing(alert: Alert, unit: Unit) -> Outgoing:
     where = subject(ALERTS, Address(unit.tenant_id, unit.agent_id))
-    return Outgoing(where, encode(alert), alert.alert_id)
+    return Outgoing(where, encode(alert), alert_message_id(alert))
