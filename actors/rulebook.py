@@ -205,15 +205,20 @@ def load(
 
 
 def assemble(
-    found: Found, settings: RulesSettings, filters: FilterSettings, *, today: str
+    found: Found,
+    settings: RulesSettings,
+    filters: FilterSettings,
+    *,
+    today: str,
+    built_in: bool = True,
 ) -> RuleBook:
     """Put what was read and the built-in rules together; refuse what cannot be used."""
     own, unusable = _distinct(found)
     replaced = {rule.id for rule, _ in own}
-    built_in = [(rule, BUILT_IN) for rule in builtin_rules() if rule.id not in replaced]
+    shipped = [(rule, BUILT_IN) for rule in builtin_rules() if rule.id not in replaced]
     rows: list[Row] = []
     active: list[AnyRule] = []
-    for rule, file in (*built_in, *sorted(own, key=lambda each: each[0].id)):
+    for rule, file in (*(shipped if built_in else ()), *sorted(own, key=lambda each: each[0].id)):
         current = _without_expired(rule, today)
         reason = _why_disabled(current, settings)
         try:

@@ -92,7 +92,7 @@ class Compiler:
             fields = _fields(term, event)
             if isinstance(term, Test) and not fields and term.op != "exists":
                 return None
-            check = self._check(term, event)
+            check = self.check(term, event)
             about = _about(fields)
             if any(each.last for each in fields):
                 last.append(check)
@@ -127,7 +127,7 @@ class Compiler:
         return Compiled(
             gates=(),
             program_checks=(),
-            late_checks=tuple(self._check(term, event) for term in terms),
+            late_checks=tuple(self.check(term, event) for term in terms),
             literals=max(anchors, key=_selectivity, default=()),
         )
 
@@ -138,7 +138,7 @@ class Compiler:
                 found = field(event, condition.field)
                 if found is None or found.about != "program":
                     return condition
-                return self._check(condition, event)(seen)
+                return self.check(condition, event)(seen)
             case Not():
                 inner = self._fold(condition.of, event, seen)
                 return not inner if isinstance(inner, bool) else Not(inner)
@@ -187,7 +187,8 @@ class Compiler:
                 self._gates[key] = self._of_event(term, found)
         return self._gates[key]
 
-    def _check(self, condition: Condition, event: EventType) -> Check:
+    def check(self, condition: Condition, event: EventType) -> Check:
+        """Return the function that asks a condition of an observation; equal ones share it."""
         key = (event, condition)
         if key not in self._made:
             self._made[key] = self._make(condition, event)
@@ -196,12 +197,12 @@ class Compiler:
     def _make(self, condition: Condition, event: EventType) -> Check:
         match condition:
             case Not():
-                return _negated(self._check(condition.of, event))
+                return _negated(self.check(condition.of, event))
             case AllOf():
-                every = tuple(self._check(each, event) for each in condition.of)
+                every = tuple(self.check(each, event) for each in condition.of)
                 return lambda seen: all(check(seen) for check in every)
             case AnyOf():
-                some = tuple(self._check(each, event) for each in condition.of)
+                some = tuple(self.check(each, event) for each in condition.of)
                 return lambda seen: any(check(seen) for check in some)
         return self._test(condition, event)
 

@@ -28,7 +28,7 @@ from actors.detection.events import (
     SeedEvent,
 )
 from actors.detection.groups import Groups
-from actors.detection.observation import Callers, HostState, Observation
+from actors.detection.observation import Callers, HostState, Observation, ObservedEvent
 from actors.detection.plans import UNTIL, Hit, Plan, Plans
 from actors.detection.process_table import ProcessTable
 from actors.detection.processes import Process, TableStatistics
@@ -178,6 +178,20 @@ class Engine:
             callers=len(self.host.callers),
             callers_dropped=self.host.callers.dropped,
         )
+
+    def observe(self, event: ObservedEvent) -> Observation:
+        """Take note of an event without judging it, and return it as rules see it."""
+        launcher = None
+        if isinstance(event, ExecEvent):
+            launcher = self.table.launcher(event)
+            process = self.table.meet(event) if event.error else self.table.exec(event)
+            program = process.program if event.error else self.table.program_of(event)
+        else:
+            process = self.table.meet(event)
+            program = self.table.program_at(process, event)
+        parent = self.table.parent(process)
+        parent_program = None if parent is None else parent.program
+        return Observation(event, process, program, self.host, launcher, parent_program)
 
     # One handler per type of event
 

@@ -60,6 +60,10 @@ class RuleSet:
             self.plans[event] = Plans(plans, self._compiler, event)
         self.needs_command_lines = self._compiler.needs_command_lines
 
+    def holds(self, condition: Condition, event: EventType, seen: Observation) -> bool:
+        """Return whether a condition, or a part of one, holds for an event; for explanations."""
+        return self._compiler.check(condition, event)(seen)
+
     def values(
         self, index: int, step: int, seen: Observation
     ) -> tuple[tuple[str, ...], str] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import trio
 
 from actors import rulebook
+from actors.detection.rulefile import RuleFileError
 from actors.detection.settings import FilterSettings
 from actors.rulebook import Found, Reader, RulesSettings, Unusable
 from actors.rulefiles import RuleFiles
@@ -39,6 +40,20 @@ READERS: Mapping[str, Reader] = {
     ".yml": read_sigma,
     ".yaml": read_sigma,
 }
+
+
+def chosen(paths: Sequence[Path], readers: Mapping[str, Reader]) -> Found:
+    """The rules of files and folders that somebody names.
+
+    Raises:
+        RuleFileError: a path is not there, or is of no known form.
+    """
+    files = rulebook.find_files(paths, readers)
+    for path in files:
+        if path.suffix not in readers:
+            known = ", ".join(readers)
+            raise RuleFileError(str(path), 0, f"is no rule file; their names end in {known}")
+    return rulebook.read_files(files, readers)
 
 
 def rule_files(settings: RulesSettings, filters: FilterSettings) -> RuleFiles:
