@@ -34,6 +34,8 @@ class Document:
     line: int
     data: dict[str, Any]
     node: yaml.MappingNode
+    index: dict[int, dict[str, tuple[int, yaml.Node]]] = field(default_factory=dict)
+    """Names below a node, by its identity: filled in as they are asked for."""
 
     def line_of(self, *names: str) -> int:
         """Return the line of what these names lead to, as far as they lead.
@@ -43,10 +45,11 @@ class Document:
         line = self.line
         node: yaml.Node = self.node
         for name in names:
-            key, value = _find(node, name)
-            if key is None:
+            if id(node) not in self.index:
+                self.index[id(node)] = _names(node)
+            if name not in self.index[id(node)]:
                 break
-            line, node = _line(key), value
+            line, node = self.index[id(node)][name]
         return line
 
 
@@ -214,15 +217,14 @@ def _check_names(node: yaml.Node) -> None:
         _check_names(value)
 
 
-def _find(node: yaml.Node, name: str) -> tuple[yaml.Node | None, yaml.Node]:
-    """The key and the value of a name in a mapping, or in the mappings of a list."""
+def _names(node: yaml.Node) -> dict[str, tuple[int, yaml.Node]]:
+    """The names in a mapping, or in the mappings of a list; the first of each."""
+    found: dict[str, tuple[int, yaml.Node]] = {}
     if isinstance(node, yaml.SequenceNode):
         for each in node.value:
-            key, value = _find(each, name)
-            if key is not None:
-                return key, value
+            for name, place in _names(each).items():
+                found.setdefault(name, place)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value.split("|")[0] == name:
-                return key, value
-    return None, node
+            found.setdefault(key.value.split("|")[0], (_line(key), value))
+    return found

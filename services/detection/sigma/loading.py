@@ -17,10 +17,12 @@ from services.detection.sigma import documents, sources, translation
 from services.detection.sigma.documents import Document
 from services.detection.sigma.joining import Draft, join
 from services.detection.sigma.metadata import DETAILS, description
-from services.detection.sigma.parsing import parsed
+from services.detection.sigma.parsing import expressions, parsed
 from services.detection.sigma.refusals import Invalid, Refusal, Refused
 
 _SHOWN_MAX = 256
+_EXPRESSIONS_MAX = 1000
+"""In one file; each may take milliseconds to compile."""
 _SUFFIXES = {".yml", ".yaml"}
 
 
@@ -87,6 +89,8 @@ def _read(path: Path) -> Iterator[Draft]:
 def _drafts(text: str, path: str) -> Iterator[Draft]:
     try:
         found = documents.documents(text)
+        if sum(map(expressions, found)) > _EXPRESSIONS_MAX:
+            raise Invalid(f"more than {_EXPRESSIONS_MAX:,} regular expressions in one file", line=1)
     except Refused as refused:
         yield Draft(path=path, line=1, refused=refused)
         return

@@ -101,6 +101,18 @@ def _check(definition: Any, document: Document, name: str) -> None:
             raise Invalid(f"field {field}: {count:,} values, more than {most:,}", line=line)
 
 
+def expressions(document: Document) -> int:
+    """Return how many regular expressions a document has."""
+    detection = document.data.get("detection")
+    named = detection.values() if isinstance(detection, dict) else ()
+    return sum(
+        len(value) if isinstance(value, list) else 1
+        for definition in named
+        for key, value in _keyed(definition)
+        if "re" in key.split("|")[1:]
+    )
+
+
 def _keyed(definition: Any) -> Iterator[tuple[str, Any]]:
     """The items of a detection, those of mappings in lists too."""
     if isinstance(definition, dict):

@@ -102,9 +102,9 @@ def only(text: str) -> object:
             "CommandLine: [a, 'b*', 'c*', null]",
             AnyOf(
                 (
-                    Ask("command_line", "exists", (False,)),
                     Ask("command_line", "equals", ("a",)),
                     Ask("command_line", "startswith", ("b", "c")),
+                    Ask("command_line", "exists", (False,)),
                 )
             ),
         ),
