@@ -1,7 +1,6 @@
 """YAML documents, read with every bound that hostile text calls for.
 
-The text is first walked event by event, without recursion, to count what it would become with its
-aliases expanded; only what stays within the bounds is composed. Texts that YAML 1.1 would turn into
+The text is measured before it is composed (``bounds``). Texts that YAML 1.1 would turn into
 something else (``0777``, ``1:30``, ``2024-01-01``, ``1.10``) stay the text that was written: rules
 compare them with text.
 """
@@ -15,16 +14,11 @@ from typing import Any
 
 import yaml
 
+from services.detection.sigma import bounds
 from services.detection.sigma.refusals import Invalid
 
 SIZE_MAX = 1 << 20
 """Bytes of a file."""
-DOCUMENTS_MAX = 1000
-NODES_MAX = 50_000
-"""Values and names of one file, with the aliases expanded."""
-DEPTH_MAX = 24
-
-_TAGS = {None, "!", *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "null", "map", "seq"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +95,7 @@ def documents(text: str) -> list[Document]:
     if len(text) > SIZE_MAX or len(text.encode("utf-8", "surrogatepass")) > SIZE_MAX:
         raise Invalid(f"the file is larger than {SIZE_MAX:,} bytes", line=1)
     try:
-        _measure(text)
+        bounds.check(text)
         return list(_composed(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -126,72 +120,6 @@ def _composed(text: str) -> Iterator[Document]:
             yield Document(line, data, node)
     finally:
         loader.dispose()
-
-
-def _measure(text: str) -> None:
-    """Refuse what would grow beyond the bounds, without composing it."""
-    meter = _Meter()
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        try:
-            meter.take(event)
-        except Invalid as error:
-            error.line = _line(event)
-            raise
-
-
-@dataclass(slots=True)
-class _Meter:
-    """What the events so far would become as values, with their aliases expanded."""
-
-    documents: int = 0
-    nodes: int = 0
-    sizes: dict[str, int] = field(default_factory=dict)
-    """Nodes under each anchor whose end has been seen."""
-    open_at: list[tuple[str | None, int]] = field(default_factory=list)
-    """Anchors of the collections around, and the nodes before each."""
-
-    def take(self, event: yaml.Event) -> None:
-        """Count one event.
-
-        Raises:
-            Invalid: It goes beyond a bound.
-        """
-        match event:
-            case yaml.DocumentStartEvent():
-                self.sizes.clear()
-                self.documents += 1
-            case yaml.AliasEvent():
-                self._expand(event.anchor or "")
-            case yaml.ScalarEvent():
-                self._begin(event)
-                self._end()
-            case yaml.CollectionStartEvent():
-                self._begin(event)
-            case yaml.CollectionEndEvent():
-                self._end()
-        if self.documents > DOCUMENTS_MAX:
-            raise Invalid(f"more than {DOCUMENTS_MAX} documents in one file")
-        if self.nodes > NODES_MAX:
-            raise Invalid(f"more than {NODES_MAX:,} values, aliases expanded")
-
-    def _begin(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
-        if event.tag not in _TAGS:
-            raise Invalid(f"the tag {event.tag} is not plain data")
-        self.sizes.pop(event.anchor or "", None)  # an alias to it from inside would be a loop
-        self.open_at.append((event.anchor, self.nodes))
-        self.nodes += 1
-        if len(self.open_at) > DEPTH_MAX:
-            raise Invalid(f"nested more than {DEPTH_MAX} deep")
-
-    def _end(self) -> None:
-        anchor, before = self.open_at.pop()
-        if anchor is not None:
-            self.sizes[anchor] = self.nodes - before
-
-    def _expand(self, anchor: str) -> None:
-        if anchor not in self.sizes:
-            raise Invalid(f"the alias *{anchor} stands for nothing before it")
-        self.nodes += self.sizes[anchor]
 
 
 def _line(of: yaml.Event | yaml.Node) -> int:

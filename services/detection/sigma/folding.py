@@ -15,6 +15,8 @@ Folded: TypeAlias = Condition | bool
 
 _COMPARED_MAX = 4096
 """Pairs of values that are compared while looking for contradictions."""
+_GLOB_MAX = 1000
+"""Characters of a glob that is tried."""
 SEVERAL_VALUED = frozenset({"argv", "access", "program"})
 """Fields that can equal different values at once."""
 
@@ -122,6 +124,8 @@ def holds(test: Test, value: Value) -> bool | None:
         return bool(test.values[0])
     if isinstance(value, str) and test.op in _TEXT:
         texts = [each for each in test.values if isinstance(each, str)]
+        if test.op == "glob" and any(len(text) > _GLOB_MAX for text in texts):
+            return None
         return any(_TEXT[test.op](value, text, test.cased) for text in texts)
     if test.op == "equals":
         return value in test.values

@@ -19,7 +19,7 @@ from services.detection.sigma.refusals import Invalid, Refused, Unsupported
 LENGTH_MAX = 8192
 MEMORY_MAX = 1 << 20
 """Of a compiled expression, by RE2's count; what is larger takes long to compile."""
-_TRIVIAL = re.compile(r"(?:\(\?[ims]+\))?\^?(?:\.\*|\(\.\*\))?\$?")
+_TRIVIAL = re.compile(r"(?:\(\?[ims]+\))?(?:\^?(?:\.\*|\(\.\*\))\$?|\^|\$)?")
 
 _LACKING = {
     "(?=": "look-ahead (?=", "(?!": "look-ahead (?!",

@@ -58,7 +58,7 @@ class _Walk:
     document: Document
     lacking: Lacking = field(default_factory=Lacking)
     done: dict[tuple[str, bool], Folded] = field(default_factory=dict)
-    """Detections by name, and by what the unknown is in them."""
+    """Detections by name, selectors as they are written, and by what the unknown is in them."""
 
 
 def translate(
@@ -170,9 +170,7 @@ def _tree(tree: object, walk: _Walk, *, unknown: bool) -> Folded:
         case ConditionIdentifier():
             return _detection_called(tree.identifier, walk, unknown=unknown)
         case ConditionSelector():
-            named = tree.resolve_referenced_detections(walk.detections)
-            join = folding.all_of if tree.cond_class is ConditionAND else folding.any_of
-            return join(_detection_called(each.identifier, walk, unknown=unknown) for each in named)
+            return _selected(tree, walk, unknown=unknown)
         case ConditionNOT():
             return folding.negated(_tree(tree.args[0], walk, unknown=not unknown))
         case ConditionAND():
@@ -181,6 +179,18 @@ def _tree(tree: object, walk: _Walk, *, unknown: bool) -> Folded:
             return folding.any_of(_tree(each, walk, unknown=unknown) for each in tree.args)
         case _:
             raise AssertionError(tree)  # _check_names lets nothing else through
+
+
+def _selected(tree: ConditionSelector, walk: _Walk, *, unknown: bool) -> Folded:
+    """``1 of x*`` and ``all of x*``, folded once however often they are written."""
+    key = (f"{tree.args[0]} of {tree.pattern}", unknown)  # no detection's name has spaces
+    if key not in walk.done:
+        join = folding.all_of if tree.cond_class is ConditionAND else folding.any_of
+        walk.done[key] = join(
+            _detection_called(each.identifier, walk, unknown=unknown)
+            for each in tree.resolve_referenced_detections(walk.detections)
+        )
+    return walk.done[key]
 
 
 def _detection_called(name: str, walk: _Walk, *, unknown: bool) -> Folded:
