@@ -74,6 +74,7 @@ class Pulling:
         Raises:
             Overtaken: the token is not the highest.
         """
+        await trio.lowlevel.checkpoint()
         generation = self._session.generation
         try:
             own = await take_over(self._session, self._consumer, partition, token=token)

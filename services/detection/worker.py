@@ -7,7 +7,7 @@ what is saved is recognised. Nothing is acked that is not saved.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,7 +15,7 @@ import trio
 
 from actors.runtime import Actor
 from services.claims import Claims
-from services.detection.agents import AgentCounts, Agents
+from services.detection.agents import AgentCounts, Agents, first_part
 from services.detection.engine import MakeDetection
 from services.detection.leases import Leases
 from services.detection.pulling import Pulling
@@ -34,6 +34,8 @@ _PAUSE_FIRST_SECS = 0.1
 _PAUSE_MAX_SECS = 2.0
 _GOODBYE_SECS = 0.5
 _DETAIL_MAX = 500
+_LOAD_UNITS = 8
+"""Loaded in one round trip: each may have a whole snapshot and a whole journal."""
 _Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 _decode = msgspec.json.Decoder(CanonicalBatch | CanonicalSingle).decode
 
@@ -145,6 +147,7 @@ class Worker(Actor):
                     await self._leases.give_back(frozenset(self._leases.tokens), leaving=True)
 
     async def _work(self, nursery: trio.Nursery) -> None:
+        await trio.lowlevel.checkpoint()
         while not self.context.stopping.is_set():
             await self._move(nursery)
             taken = await self._pulling.take()
@@ -158,6 +161,7 @@ class Worker(Actor):
 
     async def _move(self, nursery: trio.Nursery) -> None:
         """Hold what we should."""
+        await trio.lowlevel.checkpoint()
         move = self._leases.move()
         stale = self._pulling.stale()
         leaving = move.lost | move.surplus
@@ -179,6 +183,7 @@ class Worker(Actor):
             await self._take(nursery, wanted)
 
     async def _take(self, nursery: trio.Nursery, partitions: list[int]) -> None:
+        await trio.lowlevel.checkpoint()
         for partition in partitions:
             # Somebody may have had it meanwhile, and written what is not in our memory.
             self._agents.forget_partition(partition)
@@ -262,19 +267,22 @@ class Worker(Actor):
         return found
 
     async def _load(self, readable: Sequence[_Readable]) -> None:
-        """Have the engines of all, in one round trip for those that are not in memory."""
+        """Have the engines of all: few round trips for those that are not in memory."""
+        await trio.lowlevel.checkpoint()
         missing = {
             unit: (batch.host, partition)
             for partition, _, unit, batch in readable
             if unit not in self._agents
         }
-        if not missing:
-            return
-        units = list(missing)
-        kept = await self._reach.call(lambda state: state.load(units), until=self.context.stopping)
-        for (unit, (host, partition)), each in zip(missing.items(), kept, strict=True):
-            self._agents.restore(unit, host, each, partition=partition)
-            await trio.lowlevel.checkpoint()
+        for units in batched(missing, _LOAD_UNITS):
+            kept = await self._reach.call(
+                lambda state, units=units: state.load(units),  # type: ignore[misc]
+                until=self.context.stopping,
+            )
+            for unit, each in zip(units, kept, strict=True):
+                host, partition = missing[unit]
+                self._agents.restore(unit, host, each, partition=partition)
+                await trio.lowlevel.checkpoint()
 
     def _process(self, readable: _Readable, group: _Group) -> None:
         partition, delivery, unit, batch = readable
@@ -319,6 +327,7 @@ class Worker(Actor):
 
     async def _publish(self, left: list[Outgoing]) -> None:
         """Publish until the broker has all."""
+        await trio.lowlevel.checkpoint()
         pause_secs = _PAUSE_FIRST_SECS
         while left:
             receipts = await self._session.publish_all(left, within_secs=_PUBLISH_WITHIN_SECS)
@@ -348,19 +357,21 @@ class Worker(Actor):
         Returns:
             Partitions that turn out to be somebody else's.
         """
+        await trio.lowlevel.checkpoint()
         lost: set[int] = set()
         writes = self._agents.writes(self._leases.tokens)
         while writes:
+            part, writes = first_part(writes)
             results = await self._reach.call(
-                lambda state, writes=writes: state.save(writes),  # type: ignore[misc]
+                lambda state, part=part: state.save(part),  # type: ignore[misc]
                 until=self.context.stopping,
             )
             lost |= {
                 write.partition
-                for write, result in zip(writes, results, strict=True)
+                for write, result in zip(part, results, strict=True)
                 if result is Written.FENCED
             }
-            writes = self._agents.written(writes, results)
+            writes += self._agents.written(part, results)
         return lost
 
     def _settle(self, group: _Group, *, lost: set[int]) -> None:
@@ -374,6 +385,14 @@ class Worker(Actor):
         for unit in group.broken:
             self._agents.forget(unit)
         self._agents.shrink()
+
+
+def batched(items: Iterable[Unit], size: int) -> Iterator[list[Unit]]:
+    """Lists of so many, and what is left."""
+    left = list(items)
+    while left:
+        yield left[:size]
+        del left[:size]
 
 
 def _outgoing(alert: Alert, unit: Unit) -> Outgoing:
