@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 FILE_NAME = "lavender.toml"
 SECTIONS = (
     *("agent", "filters", "response", "publish", "topology"),
-    *("broker", "store", "ingest", "telemetry_writer", "alert_writer", "ledger", "stack"),
+    *("broker", "store", "ingest", "telemetry_writer", "detection", "alert_writer", "ledger"),
+    "stack",
 )
 """Every section there is. One file serves agent and services; each program validates its own."""
 ENV_FILE = "LAVENDER_CONFIG"

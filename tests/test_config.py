@@ -157,7 +157,7 @@ def test_other_variables_are_not_ours(tmp_path: Path) -> None:
 def test_a_variable_of_no_section_is_an_error(tmp_path: Path) -> None:
     text = complaint(tmp_path, LAVENDER_AGNET__AGENT_ID="x")
     assert "LAVENDER_AGNET__AGENT_ID names no section" in text
-    assert "AGENT, ALERT_WRITER, BROKER, FILTERS, INGEST" in text
+    assert "AGENT, ALERT_WRITER, BROKER, DETECTION, FILTERS, INGEST" in text
 
 
 def test_a_variable_of_no_key_is_an_error_that_names_the_variable(tmp_path: Path) -> None:

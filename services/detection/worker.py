@@ -33,6 +33,8 @@ _PUBLISH_WITHIN_SECS = 5.0
 _PAUSE_FIRST_SECS = 0.1
 _PAUSE_MAX_SECS = 2.0
 _GOODBYE_SECS = 0.5
+_LOOK_SECS = 5.0
+"""How often to see whether the partitions' consumers are there."""
 _DETAIL_MAX = 500
 _LOAD_UNITS = 8
 """Loaded in one round trip: each may have a whole snapshot and a whole journal."""
@@ -128,6 +130,7 @@ class Worker(Actor):
         self._ready = ready
         self._clock_ms = clock_ms
         self._take_at = 0.0
+        self._look_at = 0.0
 
     async def run(self) -> None:
         """Work until told to stop; then finish the group in hand and give the partitions back."""
@@ -164,6 +167,9 @@ class Worker(Actor):
         await trio.lowlevel.checkpoint()
         move = self._leases.move()
         stale = self._pulling.stale()
+        if trio.current_time() >= self._look_at:
+            stale |= await self._pulling.gone()
+            self._look_at = trio.current_time() + _LOOK_SECS
         leaving = move.lost | move.surplus
         if leaving or stale:
             await self._pulling.close(leaving | stale)

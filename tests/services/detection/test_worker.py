@@ -255,6 +255,21 @@ async def test_a_broker_that_restarts_costs_nothing(nats_server: EmbeddedServer)
         assert found == {agent: expected(range(40), agent=agent) for agent in agents}
 
 
+async def test_a_stream_that_was_removed_and_made_again_is_read(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with a_broker(nats_server) as session:
+        hand = Hand(session, MemoryState())
+        async with hand.working():
+            await publish(session, mail(batch_of(0)))
+            assert await alerts(session, 1) == {"web-1": expected([0])}
+            for name in ("TELEMETRY_DETECTION", "TELEMETRY_CANONICAL"):
+                await session.request(f"$JS.API.STREAM.DELETE.{name}", b"", within_secs=5)
+            await ensure(session, streams=used_by((DETECTION,)))
+            await publish(session, mail(batch_of(1)))
+            assert await alerts(session, 1) == {"web-1": expected([0, 1])[1:]}
+
+
 async def test_two_workers_share_and_the_one_that_stays_takes_all(
     nats_server: EmbeddedServer, redis_server: RedisServer
 ) -> None:
