@@ -232,6 +232,22 @@ async def test_a_redis_that_comes_back_empty_is_written_again(plane: Plane) -> N
     assert number(two, "detection_engines_restored") > 0
 
 
+async def test_a_redis_that_is_killed_again_and_again_under_load_costs_nothing(
+    plane: Plane,
+) -> None:
+    workers = [plane.start_worker() for _ in range(2)]
+    await until(lambda: all(holds(each, 8)() for each in workers))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: plane.feed(300, pause_secs=0.02))
+        for _ in range(3):
+            await trio.sleep(random.uniform(0.5, 2))
+            plane.redis.kill()
+            await trio.sleep(random.uniform(0, 1))
+            await trio.to_thread.run_sync(plane.redis.start)
+    await plane.settle()
+    assert all(number(each, "actor_crashes") <= 0 for each in workers)
+
+
 async def test_a_broker_that_is_killed_under_load_costs_nothing(plane: Plane) -> None:
     workers = [plane.start_worker() for _ in range(2)]
     await until(lambda: all(holds(each, 8)() for each in workers))

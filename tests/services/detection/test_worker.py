@@ -16,7 +16,7 @@ from services.detection.leases import Leases
 from services.detection.memory_state import MemoryState
 from services.detection.reach import Reach
 from services.detection.redis_state import RedisState
-from services.detection.state import State
+from services.detection.state import State, Write, Written
 from services.detection.worker import WorkCounts, Worker
 from tests.broker.kit import connected, until
 from tests.services.detection.cast import (
@@ -268,6 +268,37 @@ async def test_a_stream_that_was_removed_and_made_again_is_read(
             await ensure(session, streams=used_by((DETECTION,)))
             await publish(session, mail(batch_of(1)))
             assert await alerts(session, 1) == {"web-1": expected([0, 1])[1:]}
+
+
+class Thief(MemoryState):
+    """A state in which, before the first write of a worker, somebody else takes its partition."""
+
+    stolen = False
+
+    async def save(self, writes: Sequence[Write]) -> Sequence[Written]:
+        if not self.stolen:
+            self.stolen = True
+            for write in writes:
+                await self.give_back("one", {write.partition: write.token}, leaving=False)
+                assert await self.take("thief", [write.partition], above=0)
+        return await super().save(writes)
+
+
+async def test_what_was_done_for_a_lost_partition_is_not_acked_and_is_done_again(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with a_broker(nats_server) as session:
+        hand = Hand(session, Thief())
+        async with hand.working():
+            await publish(session, mail(batch_of(0)))
+            await until(lambda: hand.engines.fenced == 1)
+            assert hand.claims.acked == 0
+            await until(hand.holds(PARTITIONS - 1))
+            await until(hand.holds(PARTITIONS))  # the thief is not heard of
+            await publish(session, mail(batch_of(1)))
+            await until(lambda: hand.claims.acked == 2)
+            assert await alerts(session, 2) == {"web-1": expected([0, 1])}
+        assert hand.counts.alerts == 3, "the first twice, under one id"
 
 
 async def test_two_workers_share_and_the_one_that_stays_takes_all(
