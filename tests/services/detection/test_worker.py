@@ -165,9 +165,12 @@ async def test_engines_that_made_room_are_restored(nats_server: EmbeddedServer) 
     async with a_broker(nats_server) as session:
         hand = Hand(session, MemoryState(), max_agents=1)
         async with hand.working():
-            await publish(session, [*mail_of(range(10), agents)])
-            found = await alerts(session, 80)
-        assert found == {agent: expected(range(10), agent=agent) for agent in agents}
+            await publish(session, [*mail_of(range(5), agents)])
+            first = await alerts(session, 40)
+            await publish(session, [*mail_of(range(5, 10), agents)])
+            then = await alerts(session, 40)
+        wanted = {agent: expected(range(10), agent=agent) for agent in agents}
+        assert {agent: first[agent] + then[agent] for agent in agents} == wanted
         assert hand.engines.evicted > 0
         assert hand.engines.restored > 0
 
