@@ -36,6 +36,7 @@ _GOODBYE_SECS = 0.5
 _LOOK_SECS = 5.0
 """How often to see whether the partitions' consumers are there."""
 _DETAIL_MAX = 500
+_FAILED = "engine_failed"
 _LOAD_UNITS = 8
 """Loaded in one round trip: each may have a whole snapshot and a whole journal."""
 _Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
@@ -78,6 +79,8 @@ class _Group:
     alerts: int = 0
     refused: list[Delivery] = field(default_factory=list)
     broken: set[Unit] = field(default_factory=set)
+    unmade: dict[Unit, str] = field(default_factory=dict)
+    """Units of which no engine can be made, and why."""
     later: list[tuple[int, Delivery]] = field(default_factory=list)
     """Messages of units that are broken: their engines are made again first."""
 
@@ -243,7 +246,7 @@ class Worker(Actor):
         """Engines, alerts, state, acks. Returns what has to be dealt with after this."""
         group = _Group()
         readable = self._read(taken, group)
-        await self._load(readable)
+        await self._load(readable, group)
         for each in readable:
             self._process(each, group)
             await trio.lowlevel.checkpoint()
@@ -263,7 +266,7 @@ class Worker(Actor):
                     claimed = f"{message.tenant_id}.{message.agent_id}"
                     raise ValueError(f"claims to be {claimed} on a subject of {'.'.join(address)}")
             except _Undecodable as error:
-                self._refuse(group, delivery, address, reason="invalid", detail=str(error))
+                self._refuse(group, delivery, address, "invalid", str(error))
                 continue
             if isinstance(message, CanonicalSingle):
                 self._counts.singles += 1
@@ -272,7 +275,7 @@ class Worker(Actor):
                 found.append((partition, delivery, Unit(*address, message.host.boot_id), message))
         return found
 
-    async def _load(self, readable: Sequence[_Readable]) -> None:
+    async def _load(self, readable: Sequence[_Readable], group: _Group) -> None:
         """Have the engines of all: few round trips for those that are not in memory."""
         await trio.lowlevel.checkpoint()
         missing = {
@@ -287,11 +290,18 @@ class Worker(Actor):
             )
             for unit, each in zip(units, kept, strict=True):
                 host, partition = missing[unit]
-                self._agents.restore(unit, host, each, partition=partition)
+                try:
+                    self._agents.restore(unit, host, each, partition=partition)
+                except Exception as error:  # noqa: BLE001 - one bad agent is no reason to end
+                    group.unmade[unit] = repr(error)
                 await trio.lowlevel.checkpoint()
 
     def _process(self, readable: _Readable, group: _Group) -> None:
         partition, delivery, unit, batch = readable
+        if unit in group.unmade:
+            why = group.unmade[unit]
+            self._refuse(group, delivery, address_of(delivery.subject), _FAILED, why)
+            return
         if unit in group.broken or unit not in self._agents:
             group.later.append((partition, delivery))
             return
@@ -304,8 +314,7 @@ class Worker(Actor):
             alerts = self._agents.process(unit, batch, delivery.payload)
         except Exception as error:  # noqa: BLE001 - one bad message is no reason to end
             group.broken.add(unit)
-            address = Address(unit.tenant_id, unit.agent_id)
-            self._refuse(group, delivery, address, reason="engine_failed", detail=repr(error))
+            self._refuse(group, delivery, address_of(delivery.subject), _FAILED, repr(error))
             return
         self._counts.late += finding == "late"
         self._counts.events += len(batch.events)
@@ -314,7 +323,7 @@ class Worker(Actor):
         group.done.append((partition, delivery))
 
     def _refuse(
-        self, group: _Group, delivery: Delivery, address: Address, *, reason: str, detail: str
+        self, group: _Group, delivery: Delivery, address: Address, reason: str, detail: str
     ) -> None:
         self._counts.invalid += 1
         self.context.log.error(

@@ -22,6 +22,7 @@ from tests.broker.kit import connected, until
 from tests.services.detection.cast import (
     EVENTS,
     POISON,
+    UNMAKEABLE,
     batch_of,
     expected,
     mail,
@@ -208,6 +209,19 @@ async def test_a_bad_message_goes_to_the_invalid_lane_and_the_worker_lives(
         assert sorted(each.reason for each in records) == ["engine_failed", "invalid", "invalid"]
         assert {each.agent_id for each in records} == {"web-1"}
         assert hand.counts.invalid == 3
+
+
+async def test_an_agent_of_which_no_engine_can_be_made_does_not_end_the_worker(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with a_broker(nats_server) as session:
+        hand = Hand(session, MemoryState())
+        async with hand.working():
+            bad = mail(batch_of(0, "web-2", boot=UNMAKEABLE))
+            await publish(session, [*mail(batch_of(0)), *bad, *mail(batch_of(1))])
+            assert await alerts(session, 2) == {"web-1": expected([0, 1])}
+            (record,) = await read(session, INVALID_WRITER, 1)
+        assert msgspec.json.decode(record, type=Invalid).reason == "engine_failed"
 
 
 async def test_a_new_boot_is_a_new_engine_and_the_old_one_stays_for_the_late(
