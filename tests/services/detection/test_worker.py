@@ -12,12 +12,13 @@ import trio
 from actors.runtime.testing import run_actor
 from services.claims import Claims
 from services.detection.agents import AgentCounts
+from services.detection.groups import WorkCounts
 from services.detection.leases import Leases
 from services.detection.memory_state import MemoryState
 from services.detection.reach import Reach
 from services.detection.redis_state import RedisState
 from services.detection.state import State, Write, Written
-from services.detection.worker import WorkCounts, Worker
+from services.detection.worker import Worker
 from tests.broker.kit import connected, until
 from tests.services.detection.cast import (
     EVENTS,
