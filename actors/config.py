@@ -18,9 +18,17 @@ from pydantic import BaseModel, ValidationError
 
 FILE_NAME = "lavender.toml"
 SECTIONS = (
-    *("agent", "filters", "response", "publish", "topology"),
-    *("broker", "store", "ingest", "telemetry_writer", "detection", "alert_writer", "ledger"),
-    "stack",
+    *("agent", "filters", "response", "publish", "rules", "topology"),
+    *(
+        "broker",
+        "store",
+        "ingest",
+        "telemetry_writer",
+        "alert_writer",
+        "ledger",
+        "detection",
+        "stack",
+    ),
 )
 """Every section there is. One file serves agent and services; each program validates its own."""
 ENV_FILE = "LAVENDER_CONFIG"

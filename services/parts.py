@@ -17,10 +17,11 @@ from services.alert_writer.actors import AlertWriter
 from services.claims import Claims
 from services.detection.agents import AgentCounts
 from services.detection.engine import MakeDetection
-from services.detection.engine_detection import make_detection
 from services.detection.groups import WorkCounts
+from services.detection.host_engine import HostEngine
 from services.detection.leases import Leases
 from services.detection.reach import Reach, open_reach
+from services.detection.rules import RuleLooker, rule_files
 from services.detection.worker import Worker
 from services.gate import Gate
 from services.ingest.actors import IngestCounts, Judge, Outlet
@@ -151,7 +152,8 @@ def _alert_kinds(resources: Resources) -> dict[str, Kind]:
     return _writer(resources, AlertWriter, streams.ALERT_WRITER, name="alert", batch=batch)
 
 
-def _detection_kinds(make: MakeDetection, resources: Resources) -> dict[str, Kind]:
+def _detection_kinds(make: MakeDetection | None, resources: Resources) -> dict[str, Kind]:
+    files = rule_files(resources.settings.rules, resources.settings.filters)
     settings, claims = resources.settings.detection, resources.claim("detection")
     reach = open_reach(settings.state, prefix=settings.key_prefix)
     resources.reaches.append(reach)
@@ -177,22 +179,29 @@ def _detection_kinds(make: MakeDetection, resources: Resources) -> dict[str, Kin
         leases=leases,
         consumer=streams.DETECTION,
         claims=claims,
-        make=make,
+        make=make or partial(HostEngine, lambda: files.book.rules),
         batch=settings.batch_messages,
         max_agents=settings.max_agents,
         counts=counts,
         agent_counts=agents,
         ready=resources.streams_ready,
     )
-    return {"detection_worker": worker}
+    resources.metrics.add(
+        "detection_rules",
+        lambda: {"changes_refused": files.refused, **dict(files.counts())},
+    )
+    return {"detection_worker": worker, "rule_looker": Kind.of(RuleLooker, files=files)}
 
 
-def detection_part(make: MakeDetection) -> Part:
-    """The detection service with engines of one kind."""
+def detection_part(make: MakeDetection | None = None) -> Part:
+    """The detection service, with engines of the rules in force or of another kind."""
     return Part(
         name="detection",
         kinds=partial(_detection_kinds, make),
-        actors={"detection_worker": {"kind": "detection_worker", "restart": "transient"}},
+        actors={
+            "detection_worker": {"kind": "detection_worker", "restart": "transient"},
+            "rule_looker": {"kind": "rule_looker", "restart": "transient"},
+        },
         consumers=(streams.DETECTION,),
         needs_store=False,
     )
@@ -260,5 +269,5 @@ ALERT_WRITER = Part(
     consumers=(streams.ALERT_WRITER,),
     needs_store=True,
 )
-DETECTION = detection_part(make_detection)
+DETECTION = detection_part()
 PARTS = (INGEST, TELEMETRY_WRITER, DETECTION, ALERT_WRITER)

@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from actors import config, logs, stdio
+from actors.rulebook import folder_of
 from actors.runtime import Outcome, Topology, TopologyError, load_topology, render, run_topology
 from actors.version import VERSION
 from services import checks
@@ -56,6 +57,8 @@ def parser(name: str) -> argparse.ArgumentParser:
 def load_settings(chosen: Path | None) -> Settings:
     """The configuration; says on standard error where there is none.
 
+    The folder of the rules is absolute in it, if there is one.
+
     Raises:
         ConfigError: it cannot be used.
     """
@@ -67,7 +70,9 @@ def load_settings(chosen: Path | None) -> Settings:
     settings, source = config.load(Settings, start=start, program=program, chosen=chosen)
     if source.path is None:
         say("warning: no lavender.toml found; using the built-in defaults")
-    return settings
+        return settings
+    rules = settings.rules.model_copy(update={"folder": folder_of(settings.rules, source.path)})
+    return settings.model_copy(update={"rules": rules})
 
 
 def main(part: Part, words: Sequence[str] | None = None) -> int:

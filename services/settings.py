@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from actors.detection.settings import FilterSettings
+from actors.rulebook import RulesSettings
 from services.store.settings import StoreSettings
 from transport.settings import BrokerSettings
 
@@ -123,6 +125,8 @@ class Settings(BaseModel):
     telemetry_writer: TelemetryWriterSettings = TelemetryWriterSettings()
     alert_writer: AlertWriterSettings = AlertWriterSettings()
     detection: DetectionSettings = DetectionSettings()
+    filters: FilterSettings = FilterSettings()
+    rules: RulesSettings = RulesSettings()
     stack: StackSettings = StackSettings()
     topology: dict[str, Any] = Field(
         default={}, description="Topologies by name; a service without one runs its own."

@@ -61,6 +61,7 @@ def offences(folder: str, *, allowed: tuple[str, ...]) -> list[str]:
             (
                 *("actors.agent", "actors.config", "actors.detection", "actors.runtime"),
                 *("actors.version", "actors.logs", "actors.stdio", "bpf", "transport"),
+                *("actors.recordings", "actors.rulebook", "actors.rulefiles", "actors.alerting"),
             ),
         ),
         ("transport", ("transport", "actors.runtime", "actors.detection.events")),
@@ -70,6 +71,7 @@ def offences(folder: str, *, allowed: tuple[str, ...]) -> list[str]:
             (
                 *("services", "transport", "actors.runtime", "actors.detection"),
                 *("actors.config", "actors.logs", "actors.stdio", "actors.version"),
+                *("actors.recordings", "actors.rulebook", "actors.rulefiles", "actors.alerting"),
             ),
         ),
     ],

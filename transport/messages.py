@@ -15,7 +15,15 @@ from uuid import UUID, uuid5
 import msgspec
 from msgspec import Meta
 
-from actors.detection.events import ConnectEvent, ExecEvent, ExitEvent, ForkEvent, OpenEvent
+from actors.detection.events import (
+    ConnectEvent,
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    LineageProcess,
+    OpenEvent,
+    SeedEvent,
+)
 
 I63_MAX = (1 << 63) - 1
 EVENTS_MAX = 500
@@ -37,11 +45,11 @@ BatchId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}-[0-9]{1,18}$")]
 Text = Annotated[str, Meta(max_length=65_536)]
 Short = Annotated[str, Meta(max_length=1024)]
 
-Event: TypeAlias = ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent
+Event: TypeAlias = SeedEvent | ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent
 """What a batch holds; the tag is ``type``."""
 
-EventType: TypeAlias = Literal["fork", "exec", "exit", "open", "connect"]
-EVENT_TYPES: tuple[EventType, ...] = ("fork", "exec", "exit", "open", "connect")
+EventType: TypeAlias = Literal["seed", "fork", "exec", "exit", "open", "connect"]
+EVENT_TYPES: tuple[EventType, ...] = ("seed", "fork", "exec", "exit", "open", "connect")
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -88,8 +96,8 @@ class Gap(msgspec.Struct, frozen=True):
 class Counters(msgspec.Struct, frozen=True):
     """What an agent can prove at the end of a batch; all counts only grow.
 
-    For one life of the agent ``read = spooled + unpublished + dropped``, and ``spooled`` events
-    have the sequence numbers 0 to ``spooled - 1``.
+    For one life of the agent ``read + seeds = spooled + unpublished + dropped``, and ``spooled``
+    events have the sequence numbers 0 to ``spooled - 1``.
     """
 
     load_id: Epoch = "0" * 16
@@ -97,6 +105,8 @@ class Counters(msgspec.Struct, frozen=True):
     probes: dict[Short, ProbeCounts] = {}
     read: Count = 0
     """Events taken from the rings."""
+    seeds: Count = 0
+    """Events of type ``seed``, which come from ``/proc`` before all others."""
     unpublished: Count = 0
     """Events that ``[publish]`` does not want."""
     dropped: Count = 0
@@ -237,6 +247,12 @@ class Invalid(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Evidence: TypeAlias = Literal["complete"] | list[Gap]
+Level: TypeAlias = Literal["informational", "low", "medium", "high", "critical"]
+"""How much a rule's author makes of a match, in Sigma's words."""
+LEVELS: tuple[Level, ...] = ("informational", "low", "medium", "high", "critical")
+Severity: TypeAlias = Literal["INFO", "WARNING", "HIGH", "CRITICAL"]
+"""How much the score of the process makes of it."""
+SEVERITIES: tuple[Severity, ...] = ("INFO", "WARNING", "HIGH", "CRITICAL")
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,7 +264,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: Token
     hostname: Annotated[str, Meta(max_length=255)]
     rule: Short
-    severity: Literal["INFO", "WARNING", "HIGH", "CRITICAL"]
+    severity: Severity
     detail: Text
     event_type: Annotated[str, Meta(max_length=32)]
     event_pid: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
@@ -270,6 +286,20 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     sequence_bonus: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
     evidence: Evidence = "complete"
     """Whether everything in the window before it was seen; else where it was not."""
+    level: Level = "medium"
+    author: Short = ""
+    """Who wrote the rule."""
+    references: Annotated[tuple[Short, ...], Meta(max_length=64)] = ()
+    """What the rule's author points to."""
+    boot_id: Annotated[str, Meta(max_length=64)] = ""
+    lineage: Short = ""
+    """``<pid>-<start_ns>`` of the root of the lineage it belongs to; empty if unknown."""
+    processes: Annotated[tuple[LineageProcess, ...], Meta(max_length=64)] = ()
+    """The lineage down to the process it is about, oldest first."""
+    count: Annotated[int, Meta(ge=1, le=1 << 31)] = 1
+    """How often this rule has fired in this lineage so far."""
+    source: Literal["agent", "worker"] = "agent"
+    """Whose engine raised it."""
 
 
 class Spool(msgspec.Struct, frozen=True):
@@ -306,6 +336,11 @@ ALERT_NAMESPACE = UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
 def alert_id(event_id: str, rule: str) -> str:
     """UUIDv5 of event and rule label: the same event and rule always give the same id."""
     return str(uuid5(ALERT_NAMESPACE, f"{event_id}/{rule}"))
+
+
+def alert_message_id(alert: Alert) -> str:
+    """Message id to publish an alert under: one that comes again with another count is new."""
+    return alert.alert_id if alert.count == 1 else f"{alert.alert_id}-{alert.count}"
 
 
 def event_id(epoch: str, seq: int) -> str:

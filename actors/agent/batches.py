@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from actors.alerting import Firsts, Origin, alert_message
 from actors.detection.alerts import Alert
 from transport import messages
 from transport.messages import (
@@ -58,6 +59,8 @@ class BatchMaker:
         self.next_seq = 0
         self.next_batch = 0
         self._after = (0, 0)
+        self._origin = Origin(address=sender.address, host=sender.host, source="agent")
+        self._firsts = Firsts()
 
     def telemetry(
         self, events: Sequence[messages.Event], counters: Counters, *, now_unix_ms: int
@@ -143,36 +146,18 @@ class BatchMaker:
     ) -> NewItem:
         """The message of one alert; without an ``event_id`` its event is not published."""
         sender = self._sender
-        # Unpublished, an event is still the only one of its time, process and kind.
-        named = event_id or f"{sender.epoch}:{alert.time_ns}:{alert.pid}:{alert.event}"
-        made = messages.Alert(
-            alert_id=messages.alert_id(named, alert.rule),
-            tenant_id=sender.address.tenant_id,
-            agent_id=sender.address.agent_id,
-            hostname=sender.host.hostname,
-            rule=alert.rule,
-            severity=alert.severity,  # type: ignore[arg-type]  # the engine's words are the same
-            detail=alert.detail,
-            event_type=alert.event,
-            event_pid=alert.pid,
-            event_comm=alert.comm,
-            created_at_unix_ms=now_unix_ms,
-            observed_at_unix_ms=(sender.host.boot_unix_ns + alert.time_ns) // 1_000_000,
-            event_id=event_id,
+        made = alert_message(
+            alert,
+            self._origin,
+            self._firsts,
             epoch=sender.epoch,
-            rule_id=alert.rule_id,
-            techniques=alert.techniques,
-            ancestry=alert.ancestry,
-            score=alert.score,
-            base_score=alert.base_score,
-            lineage_bonus=alert.lineage_bonus,
-            rarity_bonus=alert.rarity_bonus,
-            sequence_bonus=alert.sequence_bonus,
+            event_id=event_id,
             evidence=evidence,
+            created_at_unix_ms=now_unix_ms,
         )
         return NewItem(
             kind="alert",
-            message_id=made.alert_id,
+            message_id=messages.alert_message_id(made),
             subject=self._alert_subject,
             payload=encode(made),
             epoch=sender.epoch,

@@ -10,6 +10,8 @@ from pathlib import Path
 from actors.agent.endpoint import build_topology
 from actors.agent.settings import Settings
 from actors.config import Source
+from actors.detection.rulefile import RuleFileError
+from actors.rulefiles import RuleFiles
 from bpf import pins
 from bpf.attach import find_bcc_python
 from bpf.btf import read_offsets
@@ -20,9 +22,9 @@ _FILESYSTEMS = Path("/proc/filesystems")
 _TRACEFS = Path("/sys/kernel/tracing/events")
 
 
-def check(settings: Settings, source: Source) -> tuple[str, bool]:
+def check(settings: Settings, source: Source, rules: RuleFiles) -> tuple[str, bool]:
     """A table for people, and whether the agent can start here."""
-    rows = [_row(name, test) for name, test in _tests(settings, source)]
+    rows = [_row(name, test) for name, test in _tests(settings, source, rules)]
     width = max(len(name) for name, _, _ in rows)
     lines = [
         f"{'ok  ' if good else 'FAIL'}  {name.ljust(width)}  {detail}"
@@ -31,9 +33,12 @@ def check(settings: Settings, source: Source) -> tuple[str, bool]:
     return "\n".join(lines) + "\n", all(good for _, good, _ in rows)
 
 
-def _tests(settings: Settings, source: Source) -> Iterator[tuple[str, Callable[[], str]]]:
+def _tests(
+    settings: Settings, source: Source, rules: RuleFiles
+) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "configuration", lambda: str(source)
     yield "topology", lambda: f"{len(build_topology(settings).children)} actors"
+    yield "rules", lambda: _rules(rules)
     yield "root", _root
     yield "machine", _machine
     yield "bcc", find_bcc_python
@@ -51,6 +56,17 @@ def _row(name: str, test: Callable[[], str]) -> tuple[str, bool, str]:
 
 class _MissingError(Exception):
     """A need is not met; the text says which and what to do."""
+
+
+def _rules(rules: RuleFiles) -> str:
+    try:
+        book = rules.book
+    except RuleFileError as error:
+        raise _MissingError(str(error)) from error
+    if book.unusable:
+        raise _MissingError("; ".join(map(str, book.unusable)))
+    active = sum(row.status == "active" for row in book.rows)
+    return f"{active} active, {len(book.rows) - active} disabled"
 
 
 def _root() -> str:

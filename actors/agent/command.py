@@ -10,6 +10,9 @@ from actors import config, logs, stdio
 from actors.agent import checks, endpoint
 from actors.agent.exits import ExitCode, StartError
 from actors.agent.settings import Settings
+from actors.detection.rulefile import RuleFileError
+from actors.rulebook import folder_of
+from actors.rulefiles import RuleFiles
 from actors.runtime import TopologyError, render
 from bpf.attach import Loading
 
@@ -48,12 +51,20 @@ def _run(options: argparse.Namespace, loading: Loading | None) -> int:
         raise config.ConfigError("\n".join(lines)) from error
     if options.show_topology:
         return _print(render(topology))
+    folder = folder_of(settings.rules, source.path)
+    rules = RuleFiles(settings.rules, settings.filters, folder=folder)
     if options.check:
-        table, good = checks.check(settings, source)
+        table, good = checks.check(settings, source, rules)
         return _print(table) or (0 if good else 1)
+    try:
+        rules.book  # noqa: B018 - read now: what cannot be used is said before anything is attached
+    except RuleFileError as error:
+        raise config.ConfigError(f"[rules] folder: {error}") from error
     if options.replay:
-        return endpoint.replay(settings, options.replay, output=options.output)
-    return endpoint.watch(settings, output=options.output, record=options.record, loading=loading)
+        return endpoint.replay(settings, options.replay, rules=rules, output=options.output)
+    return endpoint.watch(
+        settings, rules=rules, output=options.output, record=options.record, loading=loading
+    )
 
 
 def _working_directory() -> Path | None:

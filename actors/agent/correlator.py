@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -18,11 +19,13 @@ from actors.agent.messages import (
     Telemetry,
 )
 from actors.agent.sensor import RING_NAMES, Sensor
+from actors.detection import snapshots
 from actors.detection.alerts import Alert
 from actors.detection.engine import Engine, Traced
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
 from actors.detection.names import NameList
-from actors.detection.settings import FilterSettings
+from actors.detection.ruleset import RuleSet
+from actors.rulefiles import NewRules
 from actors.runtime import Actor
 
 _BY_TIME = attrgetter("time_ns")
@@ -36,20 +39,20 @@ class Correlator(Actor):
 
     Args:
         sensor: for the processes at the start, and to ignore some.
-        filters: the engine's settings.
+        rules: what to look for at first.
         record: tell the events to a recorder too.
         show: tell executions and connections to a console.
         publish: tell everything to a publisher.
     """
 
-    accepts = (EventBatch, StatisticsRequest)
+    accepts = (EventBatch, NewRules, StatisticsRequest)
     emits = (AlertBatch, Activity, EventLog, Telemetry)
 
     def __init__(
         self,
         *,
         sensor: Sensor,
-        filters: FilterSettings,
+        rules: Callable[[], RuleSet],
         record: bool,
         show: bool,
         publish: bool = False,
@@ -58,8 +61,9 @@ class Correlator(Actor):
         self._record = record
         self._show = show
         self._publish = publish
-        self._engine = Engine(filters)
-        self._ignored = NameList(filters.ignored_comms) if filters.ignored_comms else None
+        self._engine = Engine(rules())
+        ignored = self._engine.rules.settings.ignored_comms
+        self._ignored = NameList(ignored) if ignored else None
         self._parts: list[EventBatch] = []
 
     async def start(self) -> None:
@@ -67,11 +71,15 @@ class Correlator(Actor):
         await super().start()
         self._engine.process_batch(self._sensor.seeds())
 
-    async def handle(self, message: EventBatch | StatisticsRequest) -> Any:
+    async def handle(self, message: EventBatch | NewRules | StatisticsRequest) -> Any:
         """Collect a sweep's batches and process them when all are there."""
         if isinstance(message, StatisticsRequest):
             await trio.lowlevel.checkpoint()
             return self._engine.statistics()
+        if isinstance(message, NewRules):
+            await trio.lowlevel.checkpoint()
+            self._engine = snapshots.restore(message.rules, snapshots.take(self._engine))
+            return None
         if self._parts and message.sweep != self._parts[0].sweep:
             await self._process()  # a reader crashed and its part will not come
         self._parts.append(message)

@@ -42,6 +42,11 @@ DEFAULT_TOPOLOGY: dict[str, Any] = {
                 "to": ["correlator", "alert_console", "publisher"],
                 "restart": "transient",
             },
+            "rule_watcher": {
+                "kind": "rule_watcher",
+                "to": ["correlator"],
+                "restart": "transient",
+            },
             "publisher": {
                 "kind": "publisher",
                 "mailbox": {"capacity": 256, "overflow": "drop_newest"},

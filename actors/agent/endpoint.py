@@ -19,12 +19,14 @@ from actors.agent.enrich import Enricher, Users, host_devices
 from actors.agent.exits import ExitCode, StartError, start_error
 from actors.agent.kinds import Resources, agent_kinds
 from actors.agent.readers import ring_problems
-from actors.agent.recording import RecordedSensor, RecordingError
+from actors.agent.recording import RecordedSensor
 from actors.agent.seeds import ancestors_of, start_ns_of
 from actors.agent.sensor import KernelSensor, NoSensor, Sensor
 from actors.agent.settings import Settings
 from actors.agent.spooling import Publishing
 from actors.detection.paths import DELIVER_ALL, component_names
+from actors.recordings import RecordingError
+from actors.rulefiles import RuleFiles
 from actors.runtime import Outcome, Topology, TopologyError, load_topology, run_topology
 from actors.version import VERSION
 from bpf import pins
@@ -64,12 +66,18 @@ def build_topology(settings: Settings, resources: Resources | None = None) -> To
 
 
 def watch(
-    settings: Settings, *, output: Output, record: Path | None, loading: Loading | None
+    settings: Settings,
+    *,
+    rules: RuleFiles,
+    output: Output,
+    record: Path | None,
+    loading: Loading | None,
 ) -> int:
     """Run the agent on this machine until it is told to stop; its exit code.
 
     Args:
         settings: of the configuration.
+        rules: what to look for.
         output: what to print.
         record: a file to record to.
         loading: the loader, if it is at work already.
@@ -99,7 +107,8 @@ def watch(
             stderr=Stream(stdio.nonblocking(2)),
             recording=recording,
             spared=spared,
-            publishing=publishing.try_to_open(settings, prepared, sensor),
+            publishing=publishing.try_to_open(settings, prepared, sensor, rules=rules.book),
+            rules=rules,
         )
         if resources.publishing is None:
             sensor.let_go()
@@ -107,7 +116,7 @@ def watch(
         return _run(resources, ready=_announce)
 
 
-def replay(settings: Settings, path: Path, *, output: Output) -> int:
+def replay(settings: Settings, path: Path, *, rules: RuleFiles, output: Output) -> int:
     """Run the same topology on a recording; its exit code.
 
     Raises:
@@ -126,6 +135,7 @@ def replay(settings: Settings, path: Path, *, output: Output) -> int:
             stderr=Stream(stdio.nonblocking(2)),
             recording=None,
             spared=(),
+            rules=rules,
         )
         code = _run(resources)
     if sensor.damage is not None:

@@ -17,6 +17,7 @@ from actors.agent.sensor import Sensor
 from actors.agent.settings import Settings
 from actors.agent.spooling import Publishing, Spooling
 from actors.agent.sweeps import Sweeps
+from actors.rulefiles import RuleFiles, RuleWatcher
 from actors.runtime import Kind
 
 
@@ -33,12 +34,15 @@ class Resources:
     spared: Collection[int]
     """Pids the responder never touches."""
     publishing: Publishing | None = None
+    rules: RuleFiles | None = None
+    """None: the built-in rules alone."""
 
 
 def agent_kinds(resources: Resources) -> dict[str, Kind]:
     """Every kind `[topology]` may name."""
     settings, sensor = resources.settings, resources.sensor
     sweeps = Sweeps()
+    files = resources.rules or RuleFiles(settings.rules, settings.filters)
     published = resources.publishing
     spooling = None if published is None else Spooling(published, sensor)
     style = Style(resources.output, sensor.boot_unix_ns)
@@ -50,11 +54,12 @@ def agent_kinds(resources: Resources) -> dict[str, Kind]:
         "correlator": Kind.of(
             Correlator,
             sensor=sensor,
-            filters=settings.filters,
+            rules=lambda: files.book.rules,
             record=resources.recording is not None,
             show=resources.output != "none",
             publish=resources.publishing is not None,
         ),
+        "rule_watcher": Kind.of(RuleWatcher, files=files, live=sensor.live),
         "publisher": Kind.of(Publisher, work=spooling),
         "responder": Kind.of(
             Responder, settings=settings.response, spared=resources.spared, live=sensor.live

@@ -56,7 +56,7 @@ class Publisher(Actor):
 
     async def _take(self, work: Spooling) -> None:
         mailbox = self.context.mailbox
-        due = math.inf
+        due = trio.current_time() if work.pending else math.inf  # seeds, or what a crash left
         while True:
             try:
                 with trio.move_on_at(due) as waiting:

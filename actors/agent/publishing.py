@@ -21,6 +21,7 @@ from actors.agent.sensor import Sensor
 from actors.agent.settings import Settings
 from actors.agent.shipping import Shipping
 from actors.agent.spooling import Publishing
+from actors.rulebook import RuleBook
 from transport.messages import Gap, Host
 from transport.session import Session
 from transport.spool import Spool
@@ -63,7 +64,9 @@ def prepare(settings: Settings) -> Prepared:
     return Prepared(session, folder)
 
 
-def open_publishing(settings: Settings, prepared: Prepared, sensor: Sensor) -> Publishing:
+def open_publishing(
+    settings: Settings, prepared: Prepared, sensor: Sensor, *, rules: RuleBook
+) -> Publishing:
     """Open the spool, and let the sensor read on where the agent before this one stood.
 
     Raises:
@@ -100,7 +103,7 @@ def open_publishing(settings: Settings, prepared: Prepared, sensor: Sensor) -> P
         shipping=shipping,
         evidence_window_ms=settings.filters.correlator_max_age_secs * 1000,
         heartbeat_prefix=settings.agent.heartbeat_subject_prefix,
-        policy_version=_policy_version(settings),
+        policy_version=_policy_version(settings, rules),
         start_gaps=gaps,
         watching_since_unix_ms=now_ms if gaps else None,
     )
@@ -125,17 +128,19 @@ def _start_gaps(shipping: Shipping, sensor: Sensor, *, now_ms: int) -> list[Gap]
     return gaps
 
 
-def _policy_version(settings: Settings) -> str:
+def _policy_version(settings: Settings, rules: RuleBook) -> str:
     policy = settings.filters.model_dump_json() + settings.response.model_dump_json()
-    return hashlib.sha256(policy.encode()).hexdigest()[:16]
+    return hashlib.sha256(policy.encode() + rules.digest()).hexdigest()[:16]
 
 
-def try_to_open(settings: Settings, prepared: Prepared | None, sensor: Sensor) -> Publishing | None:
+def try_to_open(
+    settings: Settings, prepared: Prepared | None, sensor: Sensor, *, rules: RuleBook
+) -> Publishing | None:
     """`open_publishing`, or None: an agent without a spool still detects and responds."""
     if prepared is None:
         return None
     try:
-        return open_publishing(settings, prepared, sensor)
+        return open_publishing(settings, prepared, sensor, rules=rules)
     except SpoolError as error:
         log.error(  # noqa: TRY400 - the operator's to mend: no traceback
             "spool cannot be opened; nothing is published", why=str(error)

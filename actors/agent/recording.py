@@ -1,21 +1,13 @@
-"""Recordings: what the correlator saw, as a file that can stand in for the kernel.
-
-JSON lines. The first is a header (format version, boot id, boot time, seeds); each further one is
-the list of one sweep's events in the order in which detection took them. The same recording gives
-the same alerts everywhere.
-
-RecordingError: a file that cannot be read, is no recording, or is of another version.
-"""
+"""The recorder, which writes recordings, and the sensor that reads them in the kernel's place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import msgspec
-import structlog
 import trio
 
 from actors.agent.messages import EventLog
@@ -30,12 +22,9 @@ from actors.detection.events import (
     OpenEvent,
     SeedEvent,
 )
+from actors.recordings import FORMAT, Header, Recording, RecordingError
 from actors.runtime import Actor
 
-log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
-
-FORMAT = 1
-_LINE_MAX_BYTES = 256 << 20
 _GATHERED_MAX = 4096
 """Events that are written at once, one sweep more or less."""
 _RING_OF: dict[type, str] = {
@@ -46,26 +35,7 @@ _RING_OF: dict[type, str] = {
     ConnectEvent: "CONN_EVENTS",
 }
 
-
-class RecordingError(Exception):
-    """The file is not a recording this version can replay; names the line."""
-
-
-class Header(msgspec.Struct, frozen=True):
-    """First line of a recording."""
-
-    lavender_recording: int
-    boot_id: str
-    boot_unix_ns: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
-    seeds: list[SeedEvent]
-
-
-RecordedEvent: TypeAlias = ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent
-
 _encode = msgspec.json.Encoder().encode
-_decode_header = msgspec.json.Decoder(Header).decode
-_decode_events = msgspec.json.Decoder(list[RecordedEvent]).decode
-_Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Recorder(Actor):
@@ -153,24 +123,6 @@ def _append(file: BinaryIO, data: bytes) -> None:
         raise
 
 
-def _open(path: Path) -> tuple[BinaryIO, Header]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise RecordingError(f"{path}: {error.strerror}") from error
-    try:
-        header = _decode_header(file.readline(_LINE_MAX_BYTES))
-    except (OSError, *_Undecodable) as error:
-        file.close()
-        raise RecordingError(f"{path}: line 1: not a recording: {error}") from error
-    if header.lavender_recording != FORMAT:
-        file.close()
-        raise RecordingError(
-            f"{path}: recording format {header.lavender_recording}; this version replays {FORMAT}"
-        )
-    return file, header
-
-
 class RecordedSensor(NoSensor):
     """A recording in the place of the rings; it has no probes and no positions.
 
@@ -182,20 +134,19 @@ class RecordedSensor(NoSensor):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file, header = _open(path)
-        self.damage: RecordingError | None = None
-        """Why the replay ended before the recording did, if so."""
-        self._ended = False
-        self.boot_id = header.boot_id
-        self.boot_unix_ns = header.boot_unix_ns
-        self._seeds = header.seeds
-        self._line = 1
+        self._recording = Recording(path)
+        self.boot_id = self._recording.header.boot_id
+        self.boot_unix_ns = self._recording.header.boot_unix_ns
         self._sweep: dict[str, list[AnyEvent]] = {}
+
+    @property
+    def damage(self) -> RecordingError | None:
+        """Why the replay ended before the recording did, if so."""
+        return self._recording.damage
 
     def seeds(self) -> Sequence[SeedEvent]:
         """The processes that ran when the recording began."""
-        return self._seeds
+        return self._recording.header.seeds
 
     async def wait(self, tick_secs: float, *, urgent: bool) -> bool:  # noqa: ARG002 - a recording has no pace
         """Not wait: a replay runs as fast as it can."""
@@ -209,30 +160,15 @@ class RecordedSensor(NoSensor):
     def snapshot(self) -> Mapping[str, int] | None:
         """Take up the next sweep of the file; None at its end, or where it is damaged.
 
-        An unfinished last line, as a crash leaves it, is an end like any other. Damage is no
-        error here: a restart of the reader's would not mend it. `damage` has it afterwards.
+        Damage is no error here: a restart of the reader's would not mend it.
         """
-        events = None if self._ended else self._next_line()
+        events = self._recording.next_sweep()
         if events is None:
-            self._ended = True
             return None
         self._sweep = {}
         for event in events:
             self._sweep.setdefault(_RING_OF[type(event)], []).append(event)
         return {ring: len(self._sweep[ring]) for ring in RING_NAMES if ring in self._sweep}
-
-    def _next_line(self) -> list[RecordedEvent] | None:
-        self._line += 1
-        try:
-            line = self._file.readline(_LINE_MAX_BYTES)
-            if line.endswith(b"\n"):
-                return _decode_events(line)
-        except (OSError, *_Undecodable) as error:
-            self.damage = RecordingError(f"{self._path}: line {self._line}: {error}")
-            return None
-        if line:
-            log.warning("recording ends in an unfinished line", path=str(self._path))
-        return None
 
     def read(self, ring: str, limit: int) -> Sequence[AnyEvent]:
         """The ring's part of the sweep."""
@@ -247,4 +183,4 @@ class RecordedSensor(NoSensor):
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._recording.close()

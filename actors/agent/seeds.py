@@ -1,7 +1,8 @@
 """The processes that run already, read from ``/proc`` (proc(5)).
 
 Limits: a process that ends while it is read is left out; one that starts meanwhile is announced by
-the kernel anyway. Arguments are what the process says of itself.
+the kernel anyway. Arguments are what the process says of itself, up to 8 KiB or the 256th, as those
+of an exec are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from bpf.records import TICK_NS
 
 PROC = Path("/proc")
 _ARGUMENTS_MAX_BYTES = 8192
+_ARGUMENTS_MAX = 256
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -78,7 +80,7 @@ def read_seeds(proc: Path = PROC) -> list[SeedEvent]:
 def _arguments(folder: Path) -> tuple[str, ...]:
     with (folder / "cmdline").open("rb") as file:
         raw = file.read(_ARGUMENTS_MAX_BYTES)
-    return tuple(raw.decode("utf-8", "backslashreplace").split("\0")[:-1])
+    return tuple(raw.decode("utf-8", "backslashreplace").split("\0")[:-1][:_ARGUMENTS_MAX])
 
 
 def _executable(folder: Path) -> str:

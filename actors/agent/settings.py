@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from actors.agent.default_topology import DEFAULT_TOPOLOGY
 from actors.detection.settings import FilterSettings, Names
+from actors.rulebook import RulesSettings
 from transport.messages import EVENT_TYPES, EventType
 from transport.settings import BrokerSettings
 
@@ -101,6 +102,7 @@ class Settings(BaseModel):
     filters: FilterSettings = FilterSettings()
     response: ResponseSettings = ResponseSettings()
     publish: PublishSettings = PublishSettings()
+    rules: RulesSettings = RulesSettings()
     broker: BrokerSettings = BrokerSettings()
     topology: dict[str, Any] = Field(
         default=DEFAULT_TOPOLOGY, description="Actors, mailboxes and edges; see actors/runtime."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import structlog
 import trio
@@ -21,6 +21,7 @@ from actors.agent.sensor import Sensor
 from actors.agent.settings import PublishSettings
 from actors.agent.shipping import Shipping
 from actors.detection.alerts import Alert
+from actors.detection.repeats import worth_telling
 from actors.version import VERSION
 from transport import messages
 from transport.messages import LIST_MAX, Counters, Evicted, Heartbeat, encode
@@ -75,6 +76,7 @@ class Spooling:
         self._positions: dict[str, int] = {}
         self._moved = False
         self._read = 0
+        self._seeds = 0
         self._taken = 0
         self._unpublished = 0
         self._alerts = 0
@@ -90,18 +92,32 @@ class Spooling:
         )
         self._failing = False
         self._began = time.monotonic()
+        self._add_seeds()
 
     @property
     def pending(self) -> int:
         """Events that wait to be spooled."""
         return len(self._events)
 
+    def _add_seeds(self) -> None:
+        """Take the processes that ran before the first event, as the engine does.
+
+        Straight from the sensor: they come before all that the rings hold, and no full mailbox
+        can cost a worker the beginning of every lineage.
+        """
+        seeds = self._sensor.seeds()
+        self._seeds = len(seeds)
+        if "seed" in self._wanted:
+            self._events += seeds
+        else:
+            self._unpublished += len(seeds)
+
     def add(self, message: Telemetry) -> None:
         """Take a sweep."""
         self._positions.update(message.positions)
         self._moved = True
         self._read = message.read
-        events = cast("list[messages.Event]", message.events)  # seeds do not come from rings
+        events = message.events
         self._taken += len(events)
         wanted = self._wanted
         if len(wanted) == len(messages.EVENT_TYPES):
@@ -111,7 +127,7 @@ class Spooling:
             self._unpublished += len(events) - len(kept)
             self._events += kept
         if self._publishing.settings.alerts:
-            self.alerts += message.alerts
+            self.alerts += [each for each in message.alerts if worth_telling(each.count)]
 
     async def close(self, *, final: bool = False) -> None:
         """Spool what waits, then let the rings give back its space."""
@@ -154,6 +170,7 @@ class Spooling:
             load_id=self._sensor.load_id,
             probes=probe_counts(probes),
             read=self._read,
+            seeds=self._seeds,
             unpublished=self._unpublished,
             dropped=self._dropped + missing,
             alerts=self._alerts + len(alerts),
@@ -247,6 +264,7 @@ class Spooling:
                 load_id=self._sensor.load_id,
                 probes=probe_counts(self._sensor.counters()),
                 read=self._read,
+                seeds=self._seeds,
                 unpublished=self._unpublished,
                 dropped=self._dropped,
                 spooled=self._maker.next_seq,

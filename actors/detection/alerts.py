@@ -7,10 +7,17 @@ from string import Template
 
 import msgspec
 
-from actors.detection.checks import Observation
 from actors.detection.correlator import Chain
-from actors.detection.events import ConnectEvent, ExecEvent, Identity, OpenEvent
+from actors.detection.events import (
+    ConnectEvent,
+    ExecEvent,
+    Identity,
+    LineageProcess,
+    OpenEvent,
+)
+from actors.detection.observation import Observation
 from actors.detection.programs import Program
+from actors.detection.rules import Level
 from actors.detection.text import printable
 
 _MAX_DETAIL = 512
@@ -51,6 +58,17 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sequence_bonus: int
     event: str
     """Type of the deciding event: exec, open or connect."""
+    level: Level = "medium"
+    """How serious the rule is by itself."""
+    author: str = ""
+    """Who wrote the rule."""
+    references: tuple[str, ...] = ()
+    lineage: Identity = (0, 0)
+    """The first process of the lineage to which it belongs."""
+    count: int = 1
+    """How often this rule has fired in this lineage; beyond the first it is a repeat."""
+    processes: tuple[LineageProcess, ...] = ()
+    """The process and its ancestors as far as they are known, oldest first."""
 
     @property
     def identity(self) -> Identity:

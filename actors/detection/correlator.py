@@ -1,4 +1,4 @@
-"""Follows sequences through lineages.
+"""Follows ordered and counted sequences through lineages; `groups.py` follows all others.
 
 A window belongs to an *owner*: the process that did the first step, and the process that started
 it, unless that one is a boundary (init, a trusted launcher of shells, or a program we do not know):
@@ -21,10 +21,11 @@ from typing import TypeAlias
 
 import msgspec
 
-from actors.detection.conditions import RuleError
 from actors.detection.events import Identity
-from actors.detection.process_table import Process, ProcessTable
-from actors.detection.sequences import Sequence
+from actors.detection.plans import Hit
+from actors.detection.process_table import ProcessTable
+from actors.detection.processes import Process
+from actors.detection.rules import Sequence
 from actors.detection.settings import FilterSettings
 
 _DEPTH = 16
@@ -41,8 +42,6 @@ class Link(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 Chain: TypeAlias = tuple[Link, ...]
-Hit: TypeAlias = tuple[int, int]
-"""(sequence, step) whose conditions an event met."""
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -52,7 +51,7 @@ class Completed(msgspec.Struct, frozen=True):
     links: Chain
 
 
-class _Window(msgspec.Struct):
+class Window(msgspec.Struct):
     """The partial matches of one owner: (sequence, steps done) to its links, latest last."""
 
     partials: dict[Hit, Chain]
@@ -81,13 +80,11 @@ class Correlator:
             (s.window_secs or settings.correlator_max_age_secs) * 1_000_000_000 for s in sequences
         )
         self._longest_ns = max(self._window_ns, default=0)
-        self._windows: OrderedDict[Identity, _Window] = OrderedDict()
-        self._newest_ns = 0
-        for sequence in sequences:
-            _check(sequence, max_events=self._max_events)
+        self.windows: OrderedDict[Identity, Window] = OrderedDict()
+        self.newest_ns = 0
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self.windows)
 
     def advance(
         self, hits: Iterable[Hit], process: Process, *, time_ns: int, type_: str, text: str
@@ -102,14 +99,14 @@ class Correlator:
             type_: The event's type, for the alert's sentence.
             text: What it was about, for the alert's sentence.
         """
-        self._newest_ns = max(self._newest_ns, time_ns)
+        self.newest_ns = max(self.newest_ns, time_ns)
         self._expire()
         link = Link(time_ns, process.identity[0], type_, text[:_MAX_TEXT])
         lineage = [process, *self._table.ancestors(process, depth=_DEPTH)]
         windows = [
             (owner.identity, window)
             for owner in lineage
-            if (window := self._windows.get(owner.identity)) is not None
+            if (window := self.windows.get(owner.identity)) is not None
         ]
         completed = []
         for sequence, step in hits:
@@ -126,7 +123,7 @@ class Correlator:
         return completed
 
     def _follow(
-        self, sequence: int, step: int, link: Link, windows: list[tuple[Identity, _Window]]
+        self, sequence: int, step: int, link: Link, windows: list[tuple[Identity, Window]]
     ) -> Chain:
         """Take a later step in every window that waits for it."""
         last = len(self._sequences[sequence].steps) - 1
@@ -148,7 +145,7 @@ class Correlator:
         sequence: int,
         link: Link,
         lineage: list[Process],
-        windows: list[tuple[Identity, _Window]],
+        windows: list[tuple[Identity, Window]],
     ) -> Chain:
         """Count one more in the starter's window and in every window above."""
         key = (sequence, 1)
@@ -156,7 +153,7 @@ class Correlator:
         counting = {identity: None for identity, window in windows if key in window.partials}
         done: Chain = ()
         for identity in {**counting, owner: None}:
-            window = self._windows.get(identity)
+            window = self.windows.get(identity)
             kept = () if window is None else window.partials.get(key, ())
             in_order = not kept or kept[-1] <= link
             links = (*kept, link) if in_order else tuple(sorted((*kept, link)))
@@ -187,21 +184,21 @@ class Correlator:
 
     def _reach(self, owner: Identity, key: Hit, links: Chain) -> None:
         """Keep the partial match of an ordered sequence that will expire last."""
-        window = self._windows.get(owner)
+        window = self.windows.get(owner)
         kept = None if window is None else window.partials.get(key)
         if kept is None or kept[0].time_ns <= links[0].time_ns:
             self._keep(owner, key, links)
 
     def _keep(self, owner: Identity, key: Hit, links: Chain) -> None:
         """Replace the partial match of an owner; drop its oldest ones if it has too many."""
-        window = self._windows.get(owner)
+        window = self.windows.get(owner)
         if window is None:
-            window = self._windows[owner] = _Window({})
-            if len(self._windows) > self._max_owners:
-                _, dropped = self._windows.popitem(last=False)
+            window = self.windows[owner] = Window({})
+            if len(self.windows) > self._max_owners:
+                _, dropped = self.windows.popitem(last=False)
                 self.cut += len(dropped.partials)
         else:
-            self._windows.move_to_end(owner)
+            self.windows.move_to_end(owner)
         window.newest_ns = max(window.newest_ns, links[-1].time_ns)
         window.partials.pop(key, None)
         window.partials[key] = links
@@ -210,18 +207,9 @@ class Correlator:
             self.cut += 1
 
     def _expire(self) -> None:
-        oldest_ns = self._newest_ns - self._longest_ns
-        while self._windows:
-            owner, window = next(iter(self._windows.items()))
+        oldest_ns = self.newest_ns - self._longest_ns
+        while self.windows:
+            owner, window = next(iter(self.windows.items()))
             if window.newest_ns >= oldest_ns:
                 return
-            del self._windows[owner]
-
-
-def _check(sequence: Sequence, *, max_events: int) -> None:
-    if len(sequence.steps) * sequence.count < 2:
-        raise RuleError(f"sequence {sequence.id}: one event is no sequence; write a rule")
-    if sequence.count > 1 and len(sequence.steps) > 1:
-        raise RuleError(f"sequence {sequence.id}: only a sequence of one step can be counted")
-    if max(sequence.count, len(sequence.steps)) > max_events:
-        raise RuleError(f"sequence {sequence.id}: needs more than {max_events} events remembered")
+            del self.windows[owner]

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from actors.detection.alerts import Alert, event_text, rule_detail, sequence_detail
-from actors.detection.checks import Checks, Observation
-from actors.detection.correlator import Correlator
+from actors.detection.conditions import EVENT_TYPES
+from actors.detection.correlator import Completed, Correlator, Link
 from actors.detection.events import (
     AnyEvent,
     ConnectEvent,
@@ -23,12 +23,18 @@ from actors.detection.events import (
     ExitEvent,
     ForkEvent,
     Identity,
+    LineageProcess,
     OpenEvent,
     SeedEvent,
 )
-from actors.detection.plans import Plan, Plans, check_unique
-from actors.detection.process_table import Process, ProcessTable, TableStatistics
-from actors.detection.rules import RULES, Rule
+from actors.detection.groups import Groups
+from actors.detection.observation import Callers, HostState, Observation, ObservedEvent
+from actors.detection.plans import UNTIL, Hit, Plan, Plans
+from actors.detection.process_table import ProcessTable
+from actors.detection.processes import Process, TableStatistics
+from actors.detection.repeats import Repeats
+from actors.detection.rules import AnyRule, Sequence
+from actors.detection.ruleset import RuleSet
 from actors.detection.scoring import (
     LINEAGE_DEPTH,
     RarityTable,
@@ -37,11 +43,10 @@ from actors.detection.scoring import (
     lineage_bonus,
     severity,
 )
-from actors.detection.sequences import SEQUENCES, Sequence
-from actors.detection.settings import FilterSettings
 
 _INIT_PID = 1
 _NOTHING = ScoreSheet()
+_MAX_TEXT = 128
 
 _TYPES = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
 
@@ -83,38 +88,26 @@ class Engine:
     """Detection for one host.
 
     Args:
-        settings: What is a shell, what is sensitive, whom to believe.
-        rules: Rules to apply.
-        sequences: Sequences to follow.
-
-    Raises:
-        RuleError: A rule or sequence cannot work as written.
+        rules: What to look for; engines of many hosts may share it.
+        hostname: Whose events these are, for exclusions.
     """
 
-    def __init__(
-        self,
-        settings: FilterSettings,
-        *,
-        rules: tuple[Rule, ...] = RULES,
-        sequences: tuple[Sequence, ...] = SEQUENCES,
-    ) -> None:
-        check_unique(rules, sequences)
-        self.table = ProcessTable(max_processes=settings.max_processes)
-        self._rules = rules
-        self._sequences = sequences
-        self._checks = checks = Checks(settings)
-        self._ignored = checks.names("ignored_comms")
-        self._launchers = checks.names("safe_shell_launchers")
-        self._exec_plans = Plans("exec", checks, rules=rules, sequences=sequences)
-        self._open_plans = Plans("open", checks, rules=rules, sequences=sequences)
-        self._connect_plans = Plans("connect", checks, rules=rules, sequences=sequences)
-        self._correlator = Correlator(
-            sequences,
-            self.table,
-            is_boundary=self._is_boundary,
-            settings=settings,
+    def __init__(self, rules: RuleSet, *, hostname: str = "") -> None:
+        settings = rules.settings
+        self.rules = rules
+        self.table = ProcessTable(
+            max_processes=settings.max_processes,
+            programs=rules.programs,
+            keep_command_lines=rules.needs_command_lines,
         )
-        self._rarity = RarityTable()
+        self.host = HostState(hostname, self.table, Callers())
+        self.correlator = Correlator(
+            rules.sequences, self.table, is_boundary=self._is_boundary, settings=settings
+        )
+        self.groups = Groups(rules.sequences, default_secs=settings.correlator_max_age_secs)
+        self.rarity = RarityTable()
+        self.repeats = Repeats()
+        self._plans = tuple(rules.plans[event] for event in EVENT_TYPES)
         self._handlers: dict[type, _Handler] = {
             SeedEvent: self._on_seed,
             ForkEvent: self._on_fork,
@@ -123,10 +116,10 @@ class Engine:
             OpenEvent: self._on_open,
             ConnectEvent: self._on_connect,
         }
-        self._counts = dict.fromkeys(self._handlers, 0)
-        self._newest_ns = 0
-        self._late = 0
-        self._alerts = 0
+        self.counts = dict.fromkeys(self._handlers, 0)
+        self.newest_ns = 0
+        self.late = 0
+        self.alerts = 0
 
     def process(self, event: AnyEvent) -> list[Alert]:
         """Take one event; return the alerts it raises."""
@@ -145,20 +138,20 @@ class Engine:
                 ancestry as it was at that event.
         """
         alerts: list[Alert] = []
-        counts = self._counts
+        counts = self.counts
         handlers = self._handlers
         ancestry = self.table.ancestry
         for event in events:
             kind = type(event)
             counts[kind] += 1
-            if event.time_ns >= self._newest_ns:
-                self._newest_ns = event.time_ns
+            if event.time_ns >= self.newest_ns:
+                self.newest_ns = event.time_ns
             else:
-                self._late += 1
+                self.late += 1
             handlers[kind](event, alerts)
             if traced is not None and (kind is ExecEvent or kind is ConnectEvent):
                 traced.append((event, ancestry((event.pid, event.start_ns))))  # type: ignore[arg-type] # by its kind
-        self._alerts += len(alerts)
+        self.alerts += len(alerts)
         return alerts
 
     def score(self, identity: Identity, *, time_ns: int) -> Score | None:
@@ -169,22 +162,36 @@ class Engine:
     def statistics(self) -> EngineStatistics:
         """Return what people watch."""
         return EngineStatistics(
-            seeds=self._counts[SeedEvent],
-            forks=self._counts[ForkEvent],
-            execs=self._counts[ExecEvent],
-            exits=self._counts[ExitEvent],
-            opens=self._counts[OpenEvent],
-            connects=self._counts[ConnectEvent],
-            late=self._late,
-            alerts=self._alerts,
+            seeds=self.counts[SeedEvent],
+            forks=self.counts[ForkEvent],
+            execs=self.counts[ExecEvent],
+            exits=self.counts[ExitEvent],
+            opens=self.counts[OpenEvent],
+            connects=self.counts[ConnectEvent],
+            late=self.late,
+            alerts=self.alerts,
             table=self.table.statistics(),
-            windows=len(self._correlator),
-            partial_matches_cut=self._correlator.cut,
-            pairs=len(self._rarity),
-            pairs_dropped=self._rarity.dropped,
-            callers=self._checks.callers,
-            callers_dropped=self._checks.callers_dropped,
+            windows=len(self.correlator) + len(self.groups),
+            partial_matches_cut=self.correlator.cut + self.groups.cut,
+            pairs=len(self.rarity),
+            pairs_dropped=self.rarity.dropped,
+            callers=len(self.host.callers),
+            callers_dropped=self.host.callers.dropped,
         )
+
+    def observe(self, event: ObservedEvent) -> Observation:
+        """Take note of an event without judging it, and return it as rules see it."""
+        launcher = None
+        if isinstance(event, ExecEvent):
+            launcher = self.table.launcher(event)
+            process = self.table.meet(event) if event.error else self.table.exec(event)
+            program = process.program if event.error else self.table.program_of(event)
+        else:
+            process = self.table.meet(event)
+            program = self.table.program_at(process, event)
+        parent = self.table.parent(process)
+        parent_program = None if parent is None else parent.program
+        return Observation(event, process, program, self.host, launcher, parent_program)
 
     # One handler per type of event
 
@@ -193,7 +200,7 @@ class Engine:
         parent = self.table.parent(process)
         if parent is not None:
             # What already runs is not rare: the next start of this pair is its second.
-            self._rarity.count(parent.program.key, process.program.key)
+            self.rarity.count(parent.program.key, process.program.key)
 
     def _on_fork(self, event: ForkEvent, _alerts: list[Alert]) -> None:
         self.table.fork(event)
@@ -209,75 +216,116 @@ class Engine:
         late = process.exec_ns != event.time_ns  # then the process runs something else by now
         program = self.table.program_of(event) if late else process.program
         started_by = "" if launcher is None else launcher.key
-        rarity = self._rarity.count(started_by, program.key)
+        rarity = self.rarity.count(started_by, program.key)
         process.rarity = max(process.rarity, rarity)
-        seen = Observation(event, process, program, launcher)
-        plans = self._exec_plans.of(self._exec_plans.passing(event), seen)
-        if plans:
-            self._judge(plans, seen, alerts)
+        plans = self._plans[0]
+        passed = plans.passing(event)
+        if passed:
+            parent = self.table.parent(process) if plans.needs_parents else None
+            parent_program = None if parent is None else parent.program
+            seen = Observation(event, process, program, self.host, launcher, parent_program)
+            self._judge(plans.of(passed, seen), seen, alerts)
 
     def _on_open(self, event: OpenEvent, alerts: list[Alert]) -> None:
-        passed = self._open_plans.passing(event)
-        if passed:
-            seen = self._observe(event)
-            self._judge(self._open_plans.of(passed, seen), seen, alerts)
+        self._observe(event, self._plans[1], alerts)
 
     def _on_connect(self, event: ConnectEvent, alerts: list[Alert]) -> None:
-        passed = self._connect_plans.passing(event)
-        if passed:
-            seen = self._observe(event)
-            self._judge(self._connect_plans.of(passed, seen), seen, alerts)
+        self._observe(event, self._plans[2], alerts)
 
     # Judgement
 
-    def _observe(self, event: OpenEvent | ConnectEvent) -> Observation:
+    def _observe(self, event: OpenEvent | ConnectEvent, plans: Plans, alerts: list[Alert]) -> None:
+        passed = plans.passing(event)
+        if plans.hopeless(event, passed):
+            return
         process = self.table.meet(event)
-        return Observation(event, process, self.table.program_at(process, event))
+        program = self.table.program_at(process, event)
+        parent = self.table.parent(process) if plans.needs_parents else None
+        parent_program = None if parent is None else parent.program
+        seen = Observation(event, process, program, self.host, None, parent_program)
+        self._judge(plans.of(passed, seen), seen, alerts)
 
     def _judge(self, plans: Iterable[Plan], seen: Observation, alerts: list[Alert]) -> None:
         """Raise what the event shows alone, then what it completes."""
-        if self._ignored.trusts(seen.program):
+        if not plans or self.rules.ignored.trusts(seen.program):
             return
         sheet = seen.process.sheet or _NOTHING
-        hits = []
+        hits: list[Hit] = []
         for plan in plans:
             if plan.hit is not None:
                 if plan.holds(seen):
                     hits.append(plan.hit)
-            elif not sheet.has(plan.rule) and plan.holds(seen):
-                rule = self._rules[plan.rule]
-                detail = rule_detail(rule.detail, seen)
-                alerts.append(self._raise(rule, plan.rule, detail, seen))
-        if not hits:
-            return
-        completed = self._correlator.advance(
-            hits,
-            seen.process,
-            time_ns=seen.event.time_ns,
-            type_=_TYPES[type(seen.event)],
-            text=event_text(seen.event),
-        )
-        for each in completed:
-            number = len(self._rules) + each.sequence
-            if not (seen.process.sheet or _NOTHING).has(number):
-                detail = sequence_detail(each.links)
-                alerts.append(self._raise(self._sequences[each.sequence], number, detail, seen))
+                continue
+            rule = self.rules.rules[plan.rule]
+            # A rule seen here before, perhaps by another of its matches, raises nothing.
+            if sheet.has(rule.id) or rule.silent or not plan.holds(seen):
+                continue
+            alerts.append(self._raise(rule, rule_detail(rule.detail, seen), seen))
+            sheet = seen.process.sheet or _NOTHING
+        if hits:
+            self._complete(hits, seen, alerts)
 
-    def _raise(
-        self, matched: Rule | Sequence, number: int, detail: str, seen: Observation
-    ) -> Alert:
+    def _complete(self, hits: list[Hit], seen: Observation, alerts: list[Alert]) -> None:
+        """Take the steps an event makes; raise what it completes."""
+        type_, text = _TYPES[type(seen.event)], event_text(seen.event)
+        grouped = self.rules.grouped
+        plain = hits if not grouped else [hit for hit in hits if hit[0] not in grouped]
+        completed = self.correlator.advance(
+            plain, seen.process, time_ns=seen.event.time_ns, type_=type_, text=text
+        )
+        if len(plain) < len(hits):
+            link = Link(seen.event.time_ns, seen.event.pid, type_, text[:_MAX_TEXT])
+            for hit in hits:
+                if hit[0] in grouped:
+                    completed += self._group(hit, link, seen)
+        for each in completed:
+            sequence = self.rules.sequences[each.sequence]
+            if not (seen.process.sheet or _NOTHING).has(sequence.id):
+                alerts.append(self._raise(sequence, sequence_detail(each.links), seen))
+
+    def _group(self, hit: Hit, link: Link, seen: Observation) -> list[Completed]:
+        """Take a step of a sequence whose events share more than a lineage."""
+        index, step = hit
+        owner = self._owner(self.rules.sequences[index], seen.process)
+        if step == UNTIL:
+            self.groups.end(index, owner=owner)
+            return []
+        shared = self.rules.values(index, step, seen)
+        if shared is None:
+            return []
+        values, value = shared
+        links = self.groups.advance(index, step, link, owner=owner, values=values, value=value)
+        return [Completed(index, links)] if links else []
+
+    def _owner(self, sequence: Sequence, process: Process) -> str:
+        if sequence.scope == "host":
+            return ""
+        pid, start_ns = process.identity if sequence.scope == "process" else self.root(process)
+        return f"{pid}:{start_ns}"
+
+    def root(self, process: Process) -> Identity:
+        """Return the first process of a lineage: what has more in common than its session."""
+        root = process
+        for ancestor in self.table.ancestors(process):
+            if self._is_boundary(ancestor):
+                break
+            root = ancestor
+        return root.identity
+
+    def _raise(self, matched: AnyRule, detail: str, seen: Observation) -> Alert:
         process, event = seen.process, seen.event
         if process.sheet is None:
             process.sheet = ScoreSheet()
         bonuses = self._lineage(process) + process.rarity
         process.sheet.add(
-            number,
+            matched.id,
             points=matched.points,
             sequence=isinstance(matched, Sequence),
             time_ns=event.time_ns,
             bonus=bonuses,
         )
         score = self._score(process, event.time_ns)
+        root = self.root(process)
         return Alert(
             time_ns=event.time_ns,
             pid=event.pid,
@@ -298,6 +346,12 @@ class Engine:
             rarity_bonus=score.rarity,
             sequence_bonus=score.sequence,
             event=_TYPES[type(event)],
+            level=matched.level,
+            author=matched.author,
+            references=matched.references,
+            lineage=root,
+            count=self.repeats.count((matched.id, root), event.time_ns),
+            processes=tuple(map(_told, (*reversed(self.table.ancestors(process)), process))),
         )
 
     def _score(self, process: Process, time_ns: int) -> Score:
@@ -311,5 +365,11 @@ class Engine:
         """Whether what this process starts has nothing else in common."""
         program = process.program
         return (
-            process.identity[0] == _INIT_PID or not program.exe or self._launchers.trusts(program)
+            process.identity[0] == _INIT_PID
+            or not program.exe
+            or self.rules.launchers.trusts(program)
         )
+
+
+def _told(process: Process) -> LineageProcess:
+    return LineageProcess(*process.identity, *(process.parent or (0, 0)), process.program.shown)

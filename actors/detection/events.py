@@ -35,6 +35,18 @@ Identity: TypeAlias = tuple[int, int]
 """(pid, start time in boot nanoseconds): a process, safe against reuse of its pid."""
 
 
+class LineageProcess(msgspec.Struct, frozen=True, gc=False):
+    """A process of an alert's lineage, as the alert tells it."""
+
+    pid: Pid
+    start_ns: Ns
+    ppid: Pid
+    parent_start_ns: Ns
+    """0 when the parent is not known."""
+    name: Name
+    """The program, printable."""
+
+
 class Event(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     """What every event has: when it happened and which process did it."""
 

@@ -1,75 +1,101 @@
 """Plans: which conditions to try for an event, sorted so that most events need the fewest.
 
-Rules and steps of sequences with the same event checks share them: they run once per event, and
-only what passes them needs its process. What the program checks say is remembered for each program
-and launcher: a machine runs the same few thousand pairs over and over.
+Rules and steps of sequences with the same gates share them: they run once per event, and only what
+passes them needs its process. What the program checks say is remembered for each program, launcher
+and parent: a machine runs the same few thousand of them over and over. Of what is left, a plan with
+literals is tried only if one of them is in the event's text, which is searched once for all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any, TypeAlias
+
 import msgspec
 
-from actors.detection.checks import Checks, EventCheck, Observation, ProcessCheck
-from actors.detection.conditions import Condition, EventType, RuleError
-from actors.detection.correlator import Hit
+from actors.detection.compiler import Compiled, Compiler, GateCheck, every_literal
+from actors.detection.conditions import EventType
+from actors.detection.fields import searched_text
+from actors.detection.literals import Literals
+from actors.detection.observation import Observation
 from actors.detection.programs import Program
-from actors.detection.rules import Rule
-from actors.detection.sequences import Sequence
 
-_MAX_REMEMBERED = 2048
+_MAX_REMEMBERED = 4096
+UNTIL = -1
+"""In place of a step: the event that ends a sequence."""
+
+Hit: TypeAlias = tuple[int, int]
+"""(sequence, step) whose conditions an event met."""
 
 
 class Plan(msgspec.Struct, frozen=True):
     """A rule or a step of a sequence, and what is left to check about its process."""
 
-    program_checks: tuple[ProcessCheck, ...]
-    process_checks: tuple[ProcessCheck, ...]
+    number: int
+    """Its place in the order in which plans are tried."""
+    compiled: Compiled
     rule: int = -1
     """Index of the rule, or -1."""
     hit: Hit | None = None
     """The sequence and its step, or None."""
 
     def holds(self, seen: Observation) -> bool:
-        """Whether every process check says yes."""
-        for check in self.process_checks:  # noqa: SIM110 - all() would make a generator each time
+        """Whether every late check says yes."""
+        for check in self.compiled.late_checks:  # noqa: SIM110 - all() would make a generator
             if not check(seen):
                 return False
         return True
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """The plans for one program and launcher whose gates and program checks have passed."""
+
+    always: tuple[Plan, ...]
+    anchored: dict[int, Plan]
+    """Those with literals, by number."""
+
+
+_Key: TypeAlias = tuple[int, Program, Program | None, Program | None]
+"""The groups that passed, and the programs: its own, its launcher's, its parent's."""
+_NUMBER = attrgetter("number")
 
 
 class Plans:
     """All plans for one type of event."""
 
     def __init__(
-        self,
-        event: EventType,
-        checks: Checks,
-        *,
-        rules: tuple[Rule, ...],
-        sequences: tuple[Sequence, ...],
+        self, plans: Iterable[Plan], compiler: Compiler, event: EventType, *, plain: bool = False
     ) -> None:
-        groups: dict[tuple[EventCheck, ...], list[Plan]] = {}
-
-        def add(when: tuple[Condition, ...], rule: int = -1, hit: Hit | None = None) -> None:
-            compiled = checks.compile(when, event)
-            plan = Plan(compiled.program_checks, compiled.process_checks, rule, hit)
-            groups.setdefault(compiled.event_checks, []).append(plan)
-
-        for index, rule in enumerate(rules):
-            if rule.event == event:
-                add(rule.when, rule=index)
-        for index, sequence in enumerate(sequences):
-            # Later steps first: an event must not be two steps of one match.
-            for number, step in reversed(list(enumerate(sequence.steps))):
-                if step.event == event:
-                    add(step.when, hit=(index, number))
+        self._compiler = compiler
+        self.needs_parents = event in compiler.parents_asked
+        self._event = event
+        groups: dict[tuple[GateCheck, ...], list[Plan]] = {}
+        waiting: dict[str, list[int]] = {}
+        for plan in plans:
+            groups.setdefault(plan.compiled.gates, []).append(plan)
+            literals = set(plan.compiled.literals)
+            if plan.compiled.mixed is not None:
+                literals |= every_literal(plan.compiled.mixed, event)
+            for literal in sorted(literals):
+                waiting.setdefault(literal, []).append(plan.number)
+        self._literals = Literals(waiting, plain=plain)
         self._groups = tuple(
-            (1 << number, each, tuple(plans)) for number, (each, plans) in enumerate(groups.items())
+            (1 << number, gates, tuple(group))
+            for number, (gates, group) in enumerate(groups.items())
         )
-        self._remembered: dict[tuple[int, Program, Program | None], tuple[Plan, ...]] = {}
+        self._unanchored = sum(
+            bit
+            for bit, _, group in self._groups
+            if not all(plan.compiled.literals for plan in group)
+        )
+        self._remembered: dict[_Key, _Entry] = {}
 
-    def passing(self, event: object) -> int:
-        """Return which groups' event checks all say yes, one bit each; this is the hot path."""
+    def __len__(self) -> int:
+        return sum(len(group) for _, _, group in self._groups)
+
+    def passing(self, event: Any) -> int:
+        """Return which groups may hold for an event, one bit each; this is the hot path."""
         passed = 0
         for bit, checks, _ in self._groups:
             for check in checks:
@@ -79,31 +105,57 @@ class Plans:
                 passed |= bit
         return passed
 
-    def of(self, passed: int, seen: Observation) -> tuple[Plan, ...]:
-        """Return the plans of groups that passed whose program checks all say yes too."""
-        key = (passed, seen.program, seen.launcher)
-        plans = self._remembered.get(key)
-        if plans is None:
-            plans = tuple(
-                plan
-                for bit, _, group in self._groups
-                for plan in group
-                if passed & bit and all(check(seen) for check in plan.program_checks)
-            )
-            if len(self._remembered) >= _MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[key] = plans
-        return plans
+    def hopeless(self, event: Any, passed: int) -> bool:
+        """Whether nothing can hold: all that passed waits for literals, and none is there.
 
+        Worth asking before the process is looked up.
+        """
+        if not passed or passed & self._unanchored:
+            return not passed
+        return not self._literals.find(searched_text(event).lower())
 
-def check_unique(rules: tuple[Rule, ...], sequences: tuple[Sequence, ...]) -> None:
-    """Refuse two rules or sequences with one id.
+    def of(self, passed: int, seen: Observation) -> Iterable[Plan]:
+        """Return the plans left to try, in their order."""
+        key = (passed, seen.program, seen.launcher, seen.parent_program)
+        entry = self._remembered.get(key)
+        if entry is None:
+            entry = self._learn(key, seen)
+        if not entry.anchored:
+            return entry.always
+        hits = self._literals.find(searched_text(seen.event).lower())
+        if not hits:
+            return entry.always
+        anchored = entry.anchored
+        found = [anchored[number] for number in hits if number in anchored]
+        if not found:
+            return entry.always
+        found += entry.always
+        found.sort(key=_NUMBER)
+        return found
 
-    Raises:
-        RuleError: Names the id.
-    """
-    seen: set[str] = set()
-    for name in (*(rule.id for rule in rules), *(sequence.id for sequence in sequences)):
-        if name in seen:
-            raise RuleError(f"two rules are called {name!r}")
-        seen.add(name)
+    def _learn(self, key: _Key, seen: Observation) -> _Entry:
+        passed = key[0]
+        plans = [
+            left
+            for bit, _, group in self._groups
+            for plan in group
+            if passed & bit
+            and all(check(seen) for check in plan.compiled.program_checks)
+            and (left := self._left_of(plan, seen)) is not None
+        ]
+        entry = _Entry(
+            always=tuple(plan for plan in plans if not plan.compiled.literals),
+            anchored={plan.number: plan for plan in plans if plan.compiled.literals},
+        )
+        if len(self._remembered) >= _MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[key] = entry
+        return entry
+
+    def _left_of(self, plan: Plan, seen: Observation) -> Plan | None:
+        """The plan, with what the program decides left out; None if that decides against it."""
+        mixed = plan.compiled.mixed
+        if mixed is None:
+            return plan
+        rest = self._compiler.rest(mixed, self._event, seen)
+        return None if rest is None else Plan(plan.number, rest, plan.rule, plan.hit)

@@ -21,8 +21,6 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-import msgspec
-
 from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
@@ -32,67 +30,33 @@ from actors.detection.events import (
     OpenEvent,
     SeedEvent,
 )
+from actors.detection.processes import Process, ProcessState, TableState, TableStatistics
 from actors.detection.programs import Program, Programs
-from actors.detection.scoring import ScoreSheet
 
 MAX_DEPTH = 32
 """How far up a lineage is followed."""
 
 _UNKNOWN_UID = -1
 _MAX_LINEAGES = 256
+_MAX_COMMAND_LINE = 2048
 _ARROW = "=>"
-
-
-class Process(msgspec.Struct, eq=False, gc=False):
-    """One process, alive or recently gone."""
-
-    identity: Identity
-    parent: Identity | None
-    """The process that forked it, whether or not it is (still) in the table."""
-    program: Program
-    uid: int
-    """-1 when unknown."""
-    exec_ns: int = 0
-    """Time of its latest exec; 0 when it still runs what it inherited."""
-    exit_ns: int = 0
-    """0 while it runs."""
-    rarity: int = 0
-    """The greatest rarity bonus of its execs: running something common later wins nothing."""
-    sheet: ScoreSheet | None = None
-    """Rules seen on it."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether its exit was not seen yet."""
-        return not self.exit_ns
-
-
-class TableStatistics(msgspec.Struct, frozen=True):
-    """What the process table holds and what it had to forget."""
-
-    processes: int
-    """Entries now."""
-    exited: int
-    """Of these, processes that have ended."""
-    expired: int
-    """Ended processes forgotten in due time."""
-    evicted_exited: int
-    """Ended processes forgotten early, for lack of room."""
-    evicted_alive: int
-    """Running processes forgotten for lack of room."""
-    unannounced: int
-    """Processes first met by neither a seed nor a fork."""
-    superseded: int
-    """Processes whose exit was not seen, ended by the reuse of their pid."""
 
 
 class ProcessTable:
     """The processes of one host, fed with its events."""
 
-    def __init__(self, *, max_processes: int = 16_384, grace_secs: float = 30.0) -> None:
+    def __init__(
+        self,
+        *,
+        max_processes: int = 16_384,
+        grace_secs: float = 30.0,
+        programs: Programs | None = None,
+        keep_command_lines: bool = False,
+    ) -> None:
         self._max_processes = max_processes
         self._grace_ns = int(grace_secs * 1e9)
-        self._programs = Programs()
+        self._programs = Programs() if programs is None else programs
+        self._keep_command_lines = keep_command_lines
         self._processes: dict[Identity, Process] = {}
         self._by_pid: dict[int, Process] = {}
         self._children: dict[Identity, int] = {}
@@ -164,6 +128,82 @@ class ProcessTable:
             superseded=self._superseded,
         )
 
+    # Snapshots
+
+    def state(self) -> TableState:
+        """Return all it knows, for a snapshot."""
+        numbers: dict[Program, int] = {}
+        processes = tuple(
+            ProcessState(
+                each.identity,
+                each.parent,
+                numbers.setdefault(each.program, len(numbers)),
+                each.uid,
+                each.exec_ns,
+                each.exit_ns,
+                each.rarity,
+                each.sheet,
+                each.command_line,
+            )
+            for each in self._processes.values()
+        )
+        return TableState(
+            programs=tuple((p.comm, p.exe, p.filename, p.system_exe) for p in numbers),
+            processes=processes,
+            holders=tuple(each.identity for each in self._by_pid.values()),
+            exited=tuple(each.identity for each in self._exited),
+            kept_for_children=tuple(self._kept_for_children),
+            newest_ns=self._newest_ns,
+            due_ns=self._due_ns,
+            counts=(
+                self._expired,
+                self._evicted_exited,
+                self._evicted_alive,
+                self._unannounced,
+                self._superseded,
+            ),
+        )
+
+    def adopt(self, state: TableState) -> None:
+        """Go on where a snapshot was taken; only for an empty table.
+
+        Raises:
+            KeyError: The state contradicts itself.
+        """
+        get = self._programs.get
+        programs = [
+            get(comm, exe, filename, system=system)
+            for comm, exe, filename, system in state.programs
+        ]
+        known = self._processes
+        for each in state.processes:
+            known[each.identity] = Process(
+                each.identity,
+                each.parent,
+                programs[each.program],
+                each.uid,
+                each.exec_ns,
+                each.exit_ns,
+                each.rarity,
+                each.sheet,
+                each.command_line,
+            )
+            if each.parent is not None:
+                self._children[each.parent] = self._children.get(each.parent, 0) + 1
+        self._by_pid = {identity[0]: known[identity] for identity in state.holders}
+        self._exited.extend(known[identity] for identity in state.exited)
+        self._kept_for_children.update(
+            (identity, known[identity]) for identity in state.kept_for_children
+        )
+        self._newest_ns, self._due_ns = state.newest_ns, state.due_ns
+        (
+            self._expired,
+            self._evicted_exited,
+            self._evicted_alive,
+            self._unannounced,
+            self._superseded,
+        ) = state.counts
+
     # Events
 
     def seed(self, event: SeedEvent) -> Process:
@@ -172,8 +212,11 @@ class ProcessTable:
         parent = self._parent_of(event)
         process = self._processes.get(event.identity)
         if process is None:
-            return self._add(event, parent, program, event.uid)
-        self._fill(process, parent, program, event.uid)
+            process = self._add(event, parent, program, event.uid)
+        else:
+            self._fill(process, parent, program, event.uid)
+        if self._keep_command_lines and not process.exec_ns:
+            process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
         return process
 
     def fork(self, event: ForkEvent) -> Process:
@@ -187,8 +230,11 @@ class ProcessTable:
             program = self._programs.get(event.comm)
         process = self._processes.get((event.pid, event.start_ns))
         if process is None:
-            return self._add(event, parent, program, event.uid)
-        self._fill(process, parent, program, event.uid)
+            process = self._add(event, parent, program, event.uid)
+            if forker is not None:
+                process.command_line = forker.command_line
+        else:
+            self._fill(process, parent, program, event.uid)
         return process
 
     def exec(self, event: ExecEvent) -> Process:
@@ -204,6 +250,8 @@ class ProcessTable:
             if process.exec_ns <= event.time_ns:
                 self._run(process, program)
                 process.uid = event.uid
+        if self._keep_command_lines and process.exec_ns <= event.time_ns:
+            process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
         process.exec_ns = max(process.exec_ns, event.time_ns)
         return process
 

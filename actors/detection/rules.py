@@ -1,121 +1,110 @@
-"""The rules: what one event can tell, as data.
+"""Rules and sequences, as data: what is looked for, what it means, and who says so.
 
-A rule raises an alert when all its conditions hold, once per process. Its label, points and
-meaning are known to people outside; change a condition, never a label.
+A rule raises an alert when its condition holds for an event, once per process. A sequence raises
+one when several events together fit. The label, points and meaning of the built-in ones are known
+to people outside; change a condition, never a label.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
-from actors.detection.conditions import Condition, EventType, must, must_not
+from actors.detection.conditions import Condition, EventType
 
-Level: TypeAlias = Literal["low", "medium", "high", "critical"]
+Level: TypeAlias = Literal["informational", "low", "medium", "high", "critical"]
+Status: TypeAlias = Literal["active", "disabled"]
+Scope: TypeAlias = Literal["process", "lineage", "host"]
+
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 
 
-class Rule(msgspec.Struct, frozen=True):
-    """One rule."""
+class Match(msgspec.Struct, frozen=True):
+    """A condition on one type of event."""
 
-    id: str
-    """Stable slug, for exclusions and statistics."""
-    label: str
-    """The name people know."""
-    points: int
-    """What it adds to the score of a process, once."""
-    level: Level
-    """How serious it is by itself."""
-    techniques: tuple[str, ...]
-    """MITRE ATT&CK technique ids."""
     event: EventType
-    when: tuple[Condition, ...]
-    """All must hold; cheap ones first."""
-    detail: str
+    when: Condition
+
+
+class Exclusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a rule shall be silent about."""
+
+    when: Condition
+    owner: str
+    """Who asked for it."""
+    reason: str
+    expires: str = ""
+    """The last day it holds, ``2027-01-31``; empty for always."""
+
+
+class RuleTest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Events that must, or must not, raise the rule's alert."""
+
+    name: str
+    matches: bool
+    events: tuple[dict[str, object], ...]
+    """One event each, in order; what is left out has the default of its type."""
+
+
+class Described(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What people read about a rule."""
+
+    id: Id
+    """Stable, for exclusions and statistics."""
+    label: str
+    """The name people know; part of the id of its alerts."""
+    title: str = ""
+    description: str = ""
+    author: str = ""
+    references: tuple[str, ...] = ()
+    level: Level = "medium"
+    """How serious it is by itself."""
+    points: int = 0
+    """What it adds to the score of a process, once."""
+    techniques: tuple[str, ...] = ()
+    """MITRE ATT&CK technique ids."""
+    status: Status = "active"
+    source: Literal["lavender", "sigma"] = "lavender"
+    exclusions: tuple[Exclusion, ...] = ()
+    tests: tuple[RuleTest, ...] = ()
+
+
+class Rule(Described, frozen=True, kw_only=True, tag="rule", omit_defaults=True):
+    """What one event can tell."""
+
+    matches: tuple[Match, ...]
+    """One for each type of event it is about; any of them."""
+    detail: str = ""
     """The alert's sentence; ``$words`` are filled in by ``alerts.py``."""
+    silent: bool = False
+    """Raises no alert itself: it is only a step of sequences."""
 
 
-SENSITIVE_READ = (
-    must("opens-sensitive"),
-    must("succeeded"),
-    must("reads"),
-    must_not("program-trusted-in", "safe_file_readers"),
-)
-OUTBOUND = (must("over-ip"), must("to-external"))
+class Step(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One step of a sequence."""
 
-RULES = (
-    Rule(
-        id="unexpected-shell-spawn",
-        label="T1059 [Unexpected shell spawn]",
-        points=40,
-        level="medium",
-        techniques=("T1059", "T1059.004"),
-        event="exec",
-        when=(
-            must("succeeded"),
-            must("program-in", "shell_names"),
-            must_not("launcher-trusted-in", "safe_shell_launchers"),
-            must_not("launcher-trusted-in", "shell_names"),
-        ),
-        detail="$launcher started the shell $program",
-    ),
-    Rule(
-        id="sensitive-file-read",
-        label="T1003 [Sensitive file read]",
-        points=35,
-        level="medium",
-        techniques=("T1003", "T1003.008"),
-        event="open",
-        when=SENSITIVE_READ,
-        detail="$program opened $target for reading",
-    ),
-    Rule(
-        id="suspicious-port",
-        label="T1071 [Connection to suspicious port]",
-        points=45,
-        level="medium",
-        techniques=("T1071", "T1571"),
-        event="connect",
-        when=(must("over-ip"), must("to-port-in", "suspicious_ports")),
-        detail="$program $outcome $target",
-    ),
-    Rule(
-        id="shell-outbound-connection",
-        label="T1059 [Shell making outbound connection]",
-        points=60,
-        level="high",
-        techniques=("T1059", "T1059.004"),
-        event="connect",
-        when=(*OUTBOUND, must("program-in", "shell_names")),
-        detail="the shell $program $outcome $target",
-    ),
-    Rule(
-        id="first-network-caller",
-        label="T1071 [First time Network Caller]",
-        points=15,
-        level="low",
-        techniques=("T1071",),
-        event="connect",
-        when=(
-            *OUTBOUND,
-            must_not("program-trusted-in", "known_network_callers"),
-            must("first-network-call"),
-        ),
-        detail="$program used the network for the first time on this host: it $outcome $target",
-    ),
-    Rule(
-        id="obfuscated-command",
-        label="T1027 [Obfuscated command execution]",
-        points=55,
-        level="high",
-        techniques=("T1027", "T1059"),
-        event="exec",
-        when=(
-            must("succeeded"),
-            must("program-in", "interpreters"),
-            must_not("launcher-trusted-in", "safe_command_launchers"),
-            must("obfuscated"),
-        ),
-        detail="$launcher ran $program with $note: $arguments",
-    ),
-)
+    matches: tuple[Match, ...]
+    by: tuple[str, ...] = ()
+    """Fields whose values must be the same in every step; each step names its own, in order."""
+
+
+class Sequence(Described, frozen=True, kw_only=True, tag="sequence", omit_defaults=True):
+    """Steps within a time span, or one step several times."""
+
+    steps: tuple[Step, ...]
+    scope: Scope = "lineage"
+    """Whose events belong together."""
+    ordered: bool = True
+    count: int = 1
+    """How often the step must be seen; more than 1 only for a sequence of one step."""
+    distinct: str = ""
+    """A field: the step must be seen with ``count`` different values of it."""
+    window_secs: int | None = None
+    """Seconds from the first step to the last; None for ``correlator_max_age_secs``."""
+    until: tuple[Match, ...] = ()
+    """An event that ends whatever was begun."""
+
+
+AnyRule: TypeAlias = Rule | Sequence

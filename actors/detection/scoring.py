@@ -45,8 +45,8 @@ class Score(msgspec.Struct, frozen=True, gc=False):
 class ScoreSheet(msgspec.Struct, gc=False):
     """What was seen on one process; exists only for a process that raised an alert."""
 
-    rules: int = 0
-    """Bit n is set when the nth rule was seen."""
+    rules: tuple[str, ...] = ()
+    """Ids of the rules that were seen."""
     base: int = 0
     sequence: int = 0
     lost: int = 0
@@ -54,15 +54,15 @@ class ScoreSheet(msgspec.Struct, gc=False):
     last_ns: int = 0
     """When the latest new rule was seen."""
 
-    def has(self, rule: int) -> bool:
-        """Whether the nth rule was already seen here."""
-        return bool(self.rules >> rule & 1)
+    def has(self, rule: str) -> bool:
+        """Whether the rule of this id was already seen here."""
+        return rule in self.rules
 
-    def add(self, rule: int, *, points: int, sequence: bool, time_ns: int, bonus: int) -> None:
-        """Count the nth rule; ``bonus`` is lineage and rarity: no more is lost than there was."""
+    def add(self, rule: str, *, points: int, sequence: bool, time_ns: int, bonus: int) -> None:
+        """Count a rule; ``bonus`` is lineage and rarity: no more is lost than there was."""
         self.lost = self._lost_at(time_ns, bonus)
         self.last_ns = max(self.last_ns, time_ns)
-        self.rules |= 1 << rule
+        self.rules += (rule,)
         self.base += points
         if sequence:
             self.sequence = _SEQUENCE_BONUS
@@ -92,17 +92,17 @@ class RarityTable:
     def __init__(self, *, max_pairs: int = _MAX_PAIRS) -> None:
         self.dropped = 0
         self._max_pairs = max_pairs
-        self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self.counts: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._counts)
+        return len(self.counts)
 
     def count(self, parent: str, child: str) -> int:
         """Count one start of ``child`` by ``parent`` and return its bonus."""
         pair = (parent, child)
-        seen = self._counts.pop(pair, 0)
-        self._counts[pair] = seen + 1
-        if len(self._counts) > self._max_pairs:
-            self._counts.popitem(last=False)
+        seen = self.counts.pop(pair, 0)
+        self.counts[pair] = seen + 1
+        if len(self.counts) > self._max_pairs:
+            self.counts.popitem(last=False)
             self.dropped += 1
         return _RARITY_BY_COUNT[seen] if seen < len(_RARITY_BY_COUNT) else 0

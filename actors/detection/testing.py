@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from actors.detection.alerts import Alert
+from actors.detection.builtin import builtin_set
 from actors.detection.engine import Engine
 from actors.detection.events import (
     AnyEvent,
@@ -35,7 +36,7 @@ class Host:
     """
 
     def __init__(self, **filters: Any) -> None:
-        self.engine = Engine(FilterSettings(**filters))
+        self.engine = Engine(builtin_set(FilterSettings(**filters)))
         self.now_ns = _BOOT_NS
         self.events: list[AnyEvent] = []
         self._next_pid = 100

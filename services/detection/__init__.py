@@ -1,1 +1,1 @@
-"""Detection: events in, alerts out, by as many workers as it takes."""
+"""The detection plane's backend: rules from files to the engine, and workers that run it."""

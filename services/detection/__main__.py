@@ -1,11 +1,44 @@
-"""``python -m services.detection``."""
+"""``python -m services.detection``: a worker; with a tool's name behind it, that tool."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from actors import config, logs, stdio
+from services import program
+from services.detection import backtest_command, incidents, rules_command
 from services.parts import DETECTION
-from services.program import main
+from services.settings import Settings
+
+_TOOLS: dict[str, Callable[[Sequence[str], Settings], int]] = {
+    "rules": rules_command.main,
+    "backtest": backtest_command.main,
+    "incidents": incidents.main,
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the worker or a tool; the exit code."""
+    chosen: Path | None = None
+    rest = list(words)
+    if len(rest) > 2 and rest[0] == "--config" and rest[2] in _TOOLS:
+        chosen, rest = Path(rest[1]), rest[2:]
+    if not rest or rest[0] not in _TOOLS:
+        return program.main(DETECTION, words)
+    stdio.open_missing()
+    logs.configure(pretty=False)
+    try:
+        settings = program.load_settings(chosen)
+    except config.ConfigError as error:
+        program.say(str(error))
+        return program.CONFIG_ERROR
+    try:
+        return _TOOLS[rest[0]](rest[1:], settings)
+    except BrokenPipeError:  # whoever reads has seen enough
+        return 1
+
 
 if __name__ == "__main__":
-    sys.exit(main(DETECTION))
+    sys.exit(main(sys.argv[1:]))

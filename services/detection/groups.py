@@ -19,7 +19,13 @@ from services.detection.leases import Leases
 from services.detection.reach import Reach
 from services.detection.state import Unit, Written
 from services.refusals import refusal
-from transport.messages import Alert, CanonicalBatch, CanonicalSingle, encode
+from transport.messages import (
+    Alert,
+    CanonicalBatch,
+    CanonicalSingle,
+    alert_message_id,
+    encode,
+)
 from transport.session import Delivery, Outgoing, Session
 from transport.subjects import ALERTS, INVALID, Address, address_of, subject
 
@@ -291,4 +297,4 @@ def batched(items: Iterable[Unit], size: int) -> Iterator[list[Unit]]:
 
 def _outgoing(alert: Alert, unit: Unit) -> Outgoing:
     where = subject(ALERTS, Address(unit.tenant_id, unit.agent_id))
-    return Outgoing(where, encode(alert), alert.alert_id)
+    return Outgoing(where, encode(alert), alert_message_id(alert))

@@ -6,11 +6,8 @@ Exit codes: 0 everything balances, 1 something does not, 2 configuration, 74 the
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import trio
@@ -22,43 +19,21 @@ from services.program import CONFIG_ERROR, STORE_ERROR, load_settings, say
 from services.settings import Settings
 from services.store import open_store
 from services.store.interface import LedgerFacts, StoreError
+from services.times import argument
 from transport import crossing
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _FOREVER_MS = 253_402_300_799_999
 
 
-def moment(text: str, *, now_ms: int) -> int:
-    """Unix ms of ``15m`` (ago), or of an ISO 8601 time (UTC if it names no zone).
-
-    Raises:
-        ValueError: it is neither.
-    """
-    ago = re.fullmatch(r"(\d{1,9})([smhd])", text)
-    if ago is not None:
-        return now_ms - int(ago[1]) * _UNITS[ago[2]] * 1000
-    parsed = datetime.fromisoformat(text)
-    aware = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
-    return int(aware.timestamp() * 1000)
-
-
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
-    now_ms = time.time_ns() // 1_000_000
-
-    def when(text: str) -> int:
-        try:
-            return moment(text, now_ms=now_ms)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is no time: 90m, 2d, 2026-01-31T10:00"
-            ) from (error)
-
     parser = argparse.ArgumentParser(
         prog="python -m services.ledger", description="Where every event has gone."
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="use this lavender.toml")
-    parser.add_argument("--since", type=when, default=0, metavar="TIME", help="90m, 2d, ISO time")
-    parser.add_argument("--until", type=when, default=_FOREVER_MS, metavar="TIME", help="same")
+    parser.add_argument(
+        "--since", type=argument, default=0, metavar="TIME", help="90m, 2d, ISO time"
+    )
+    parser.add_argument("--until", type=argument, default=_FOREVER_MS, metavar="TIME", help="same")
     parser.add_argument("--tenant", help="only this tenant")
     parser.add_argument("--agent", help="only this agent")
     parser.add_argument("--count-rows", action="store_true", help="count the tables too (slow)")

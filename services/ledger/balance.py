@@ -4,7 +4,7 @@
 
     seen    = filtered + suppressed + lost + delivered          the kernel's counters
     delivered = read + in_rings                                  events not read yet, or never
-    read    = unpublished + dropped + spooled                    the agent's
+    read + seeds = unpublished + dropped + spooled               the agent's
     spooled = evicted + rejected + stored + outside + missing    the spool's, ingest's, the store's
 
 ``missing`` is what is still on its way, or in a message that was refused whole, or gone: the only
@@ -44,6 +44,8 @@ class Account:
     abandoned: int = 0
     """Written and never read: the agent ended and its probes with it."""
     read: int = 0
+    seeds: int = 0
+    """Processes that ran before the agent did: events that no ring held."""
     unpublished: int = 0
     """Not wanted by ``[publish]``."""
     dropped: int = 0
@@ -76,7 +78,7 @@ class Account:
         found = []
         if self.seen != self.filtered + self.suppressed + self.lost + self.delivered:
             found.append("the kernel's counters do not add up")
-        if self.read != self.unpublished + self.dropped + self.spooled:
+        if self.read + self.seeds != self.unpublished + self.dropped + self.spooled:
             found.append("the agent's counters do not add up")
         if self.missing:
             found.append(f"{self.missing} spooled events have not arrived")
@@ -153,6 +155,7 @@ def _add_agent(account: Account, epoch: EpochFacts) -> None:
     if not epoch.batches or not epoch.epoch:
         return
     account.read += _grown(epoch, "read")
+    account.seeds += _grown(epoch, "seeds")
     account.unpublished += _grown(epoch, "unpublished")
     account.dropped += _grown(epoch, "dropped")
     account.spooled += _grown(epoch, "spooled")

@@ -49,6 +49,7 @@ def _block(account: Account) -> str:
         _line("seen by the kernel", account.seen, {}),
         _line("delivered", account.delivered, kernel),
         _line("read", account.read, rings),
+        _line("seeds", account.seeds, {}),
         _line("spooled", account.spooled, agent),
         _line("accepted", account.accepted, {**spool, **ingest, "missing": account.missing}),
         _line("stored", account.stored, {"received at another time": account.outside}),

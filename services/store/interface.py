@@ -10,11 +10,21 @@ StoreError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from transport.messages import Alert, CanonicalBatch, CanonicalSingle, Counters, Gap, Invalid
+from services.store.incidents import IncidentPage, Timeline
+from transport.messages import (
+    Alert,
+    CanonicalBatch,
+    CanonicalSingle,
+    Counters,
+    Event,
+    Gap,
+    Host,
+    Invalid,
+)
 
 Telemetry: TypeAlias = CanonicalBatch | CanonicalSingle
 
@@ -103,6 +113,20 @@ class LedgerFacts:
     """Event rows found in the tables by (tenant, agent); only if counting them was asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive events of one life of an agent."""
+
+    tenant_id: str
+    agent_id: str
+    epoch: str
+    host: Host
+    """What the agent said of its machine; an event happened at ``boot_unix_ns + time_ns``."""
+    events: Sequence[Event]
+    seqs: Sequence[int]
+    """The sequence number of each; what is missing was rejected, lost, or not received then."""
+
+
 class Store(Protocol):
     """A place for telemetry and alerts. Every method may raise `StoreError`.
 
@@ -119,7 +143,11 @@ class Store(Protocol):
         """Store canonical messages: event rows, and for each message its line of the ledger."""
 
     async def add_alerts(self, alerts: Sequence[Alert]) -> Added:
-        """Store alerts, each with the status ``open``."""
+        """Store alerts, each with the status ``open``, and bring their incidents up to date.
+
+        An alert that was stored before is a duplicate; of it, only the greatest count, score and
+        time of observation are kept, and that an agent raised it, if one did.
+        """
 
     async def add_invalid(self, refused: Sequence[Invalid]) -> Added:
         """Store what was refused and why."""
@@ -140,3 +168,41 @@ class Store(Protocol):
         count_rows: bool = False,
     ) -> LedgerFacts:
         """What was received from ``since`` (included) to ``until`` (excluded)."""
+
+    async def incidents(
+        self,
+        *,
+        since_unix_ms: int = 0,
+        limit: int = 50,
+        cursor: str = "",
+        tenant_id: str | None = None,
+    ) -> IncidentPage:
+        """Incidents of which an alert was observed since then, the one seen last first.
+
+        Args:
+            since_unix_ms: by the agents' clocks.
+            limit: how many at most.
+            cursor: the page before says where this one begins.
+            tenant_id: of this tenant alone.
+
+        Raises:
+            ValueError: a cursor that no page gave.
+        """
+
+    async def incident(self, incident_id: str) -> Timeline | None:
+        """An incident with its alerts; None if there is none of this id."""
+
+    def history(
+        self,
+        *,
+        since_unix_ms: int,
+        until_unix_ms: int,
+        tenant_id: str | None = None,
+        agent_id: str | None = None,
+    ) -> AsyncIterator[Chunk]:
+        """Events received from ``since`` (included) to ``until`` (excluded), as published.
+
+        Agent by agent, each life of an agent after the one before, in the order of their sequence
+        numbers. Between two chunks nothing is held, so it may be left at any point; what is stored
+        or removed meanwhile may be in it or not.
+        """

@@ -93,7 +93,7 @@ WHERE b.last_seq >= b.first_seq AND b.first_seq <= s.high
 GROUP BY b.tenant_id, b.agent_id, b.epoch"""
 
 _ALERTS = f"""SELECT {_KEY}, count(*), min(received_at_unix_ms), max(received_at_unix_ms)
-FROM alerts WHERE {_chosen()} GROUP BY {_KEY}"""
+FROM alerts WHERE {_chosen()} AND source = 'agent' GROUP BY {_KEY}"""
 
 _GAPS = f"""SELECT {_KEY}, from_unix_ms, to_unix_ms, reason, events FROM (
   SELECT g.*, row_number() OVER (PARTITION BY {_KEY} ORDER BY from_unix_ms, to_unix_ms) AS rank

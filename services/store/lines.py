@@ -1,4 +1,4 @@
-"""From messages to rows of all tables but the events': the ledger's lines, alerts, refusals. Pure.
+"""From messages to rows: the ledger's lines, what agents report of losses, refusals. Pure.
 
 A message's line decides whether its events are stored: only whoever writes the line, writes them.
 """
@@ -12,9 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from services.store.interface import Telemetry
-from services.store.rows import Row, Texts, count_rows
-from services.store.tables import ALERTS
-from transport.messages import Alert, CanonicalBatch, Invalid
+from services.store.rows import Row, count_rows
+from transport.messages import CanonicalBatch, Invalid
 
 OVERLAP = "overlap"
 """Reason of events whose sequence numbers another batch had claimed before."""
@@ -43,6 +42,7 @@ class Line(NamedTuple):
     rejected: str
     is_overlap: bool
     counters: str | None
+    boot_unix_ns: int | None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -99,6 +99,7 @@ def _line(message: Telemetry, stored_at_unix_ms: int) -> Line:
         rejected=_json(rejected),
         is_overlap=False,
         counters=_json(counters) if counters else None,
+        boot_unix_ns=batch.host.boot_unix_ns if batch else None,
     )
 
 
@@ -127,17 +128,6 @@ def eviction_rows(messages: Iterable[Telemetry]) -> list[Row]:
         if isinstance(message, CanonicalBatch)
         for run in message.counters.evicted
     )
-
-
-def alert_rows(alerts: Iterable[Alert], *, texts: Texts) -> list[Row]:
-    """Rows of ``alerts``, each alert once, sorted by its id."""
-    found: dict[str, Row] = {}
-    for alert in alerts:
-        values = {name: getattr(alert, name) for name in ALERTS.names}
-        values["techniques"] = texts(alert.techniques)
-        values["evidence"] = _json(alert.evidence)
-        found.setdefault(alert.alert_id, tuple(values.values()))
-    return [found[key] for key in sorted(found)]
 
 
 def invalid_rows(refused: Iterable[Invalid]) -> list[Row]:

@@ -31,12 +31,15 @@ class Migration:
 
 def sqlite_migrations() -> list[Migration]:
     """All versions of the embedded store."""
-    return [Migration(1, schema.version_1_sqlite())]
+    return [Migration(1, schema.version_1_sqlite()), Migration(2, schema.version_2_sqlite())]
 
 
 def postgres_migrations(*, partitioned: bool) -> list[Migration]:
     """All versions of the store in PostgreSQL."""
-    return [Migration(1, schema.version_1_postgres(partitioned=partitioned))]
+    return [
+        Migration(1, schema.version_1_postgres(partitioned=partitioned)),
+        Migration(2, schema.version_2_postgres(partitioned=partitioned)),
+    ]
 
 
 def pending(found: int, migrations: Sequence[Migration], *, where: str) -> list[Migration]:

@@ -6,15 +6,20 @@ done on the other side is in `postgres_work`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import asyncpg
 import trio
 
 from services.store import postgres_work, tables
-from services.store.interface import Added, LedgerFacts, StoreUnavailable, Telemetry
-from services.store.lines import alert_rows, invalid_rows
+from services.store.alerts import alert_rows, read_page, read_timeline
+from services.store.chunks import Chunks
+from services.store.history import Wanted
+from services.store.incidents import IncidentPage, Timeline
+from services.store.interface import Added, Chunk, LedgerFacts, StoreUnavailable, Telemetry
+from services.store.lines import invalid_rows
 from services.store.postgres_errors import connect_failure, failure, server_of
 from services.store.settings import StoreSettings
 from transport import crossing
@@ -71,7 +76,7 @@ class PostgresStore:
     async def add_alerts(self, alerts: Sequence[Alert]) -> Added:
         """As `Store.add_alerts`."""
         rows = alert_rows(alerts, texts=list)
-        added: Added = await self._do(postgres_work.add_rows, tables.ALERTS, rows, len(alerts))
+        added: Added = await self._do(postgres_work.add_alerts, rows, len(alerts))
         return added
 
     async def add_invalid(self, refused: Sequence[Invalid]) -> Added:
@@ -97,6 +102,38 @@ class PostgresStore:
         values = (since_unix_ms, until_unix_ms, tenant_id, agent_id)
         facts: LedgerFacts = await self._apart(postgres_work.ledger, values, count_rows)
         return facts
+
+    async def incidents(
+        self,
+        *,
+        since_unix_ms: int = 0,
+        limit: int = 50,
+        cursor: str = "",
+        tenant_id: str | None = None,
+    ) -> IncidentPage:
+        """As `Store.incidents`; over a connection of its own."""
+        steps = read_page(
+            since_unix_ms=since_unix_ms, limit=limit, cursor=cursor, tenant_id=tenant_id
+        )
+        page: IncidentPage = await self._apart(postgres_work.read, steps)
+        return page
+
+    async def incident(self, incident_id: str) -> Timeline | None:
+        """As `Store.incident`; over a connection of its own."""
+        found: Timeline | None = await self._apart(postgres_work.read, read_timeline(incident_id))
+        return found
+
+    def history(
+        self,
+        *,
+        since_unix_ms: int,
+        until_unix_ms: int,
+        tenant_id: str | None = None,
+        agent_id: str | None = None,
+    ) -> AsyncIterator[Chunk]:
+        """As `Store.history`; each time it goes on over a connection of its own."""
+        wanted = Wanted(since_unix_ms, until_unix_ms, tenant_id, agent_id)
+        return Chunks(partial(self._apart, postgres_work.read), wanted, dialect="postgres")
 
     async def _do(self, work: Work, *args: object) -> Any:
         async with self._turn:

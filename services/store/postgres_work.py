@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.store import migrations, partitions, tables, timescale
+from services.store.alerts import settle
 from services.store.interface import Added, LedgerFacts, Telemetry
 from services.store.ledger import facts_of, queries, row_queries
 from services.store.lines import Line, eviction_rows, gap_rows, lines_of
 from services.store.retention import day_of, event_cutoff, moment, plain_cutoffs
 from services.store.rows import Row, event_rows
 from services.store.settings import StoreSettings
+from services.store.steps import Steps, run_postgres
 from services.store.tables import OBSERVED, RECEIVED, Table
 
 _REMOVED_AT_ONCE = 20_000
@@ -49,7 +51,8 @@ async def prepare(connection: Any, settings: StoreSettings, where: str) -> None:
         if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
             await connection.execute(migrations.VERSION_TABLE)
         found = await connection.fetchval("SELECT coalesce(max(version), 0) FROM schema_version")
-        steps = migrations.postgres_migrations(partitioned=not extended)
+        partitioned = await _is_partitioned(connection) if found else not extended
+        steps = migrations.postgres_migrations(partitioned=partitioned)
         for step in migrations.pending(found, steps, where=where):
             for statement in step.statements:
                 await connection.execute(statement)
@@ -57,8 +60,8 @@ async def prepare(connection: Any, settings: StoreSettings, where: str) -> None:
                 "INSERT INTO schema_version VALUES ($1, $2, $3)",
                 *(step.version, migrations.PROGRAM, _now_ms()),
             )
-        if extended and found == 0:
-            for statement in timescale.hypertables():
+        if not partitioned:
+            for statement in timescale.hypertables(found=found):
                 await connection.execute(statement)
     if await _is_partitioned(connection):
         await partitions.prepare(connection, today=day_of(_now_ms()))
@@ -124,6 +127,21 @@ async def add_rows(connection: Any, table: Table, rows: Sequence[Row], given: in
     async with connection.transaction():
         new = await _insert_new(connection, table.name, rows)
     return Added(messages=len(new), duplicates=given - len(new))
+
+
+async def add_alerts(connection: Any, rows: Sequence[Row], given: int) -> Added:
+    """As `Store.add_alerts`."""
+    async with connection.transaction():
+        new = await _insert_new(connection, tables.ALERTS.name, rows)
+        repeated = [row for row in rows if row[:1] not in new]
+        await run_postgres(connection, settle(rows, repeated=repeated, dialect="postgres"))
+    return Added(messages=len(new), duplicates=given - len(new))
+
+
+async def read(connection: Any, steps: Steps[Any]) -> Any:
+    """What steps that only read come to."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        return await run_postgres(connection, steps)
 
 
 async def retain(connection: Any, settings: StoreSettings, now_unix_ms: int) -> None:

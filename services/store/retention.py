@@ -37,4 +37,4 @@ def plain_cutoffs(settings: StoreSettings, *, now_unix_ms: int) -> list[tuple[st
     events = event_cutoff(settings, now_unix_ms=now_unix_ms)
     alerts = _cutoff(settings.alert_retention_days, now_unix_ms)
     kept = [(table.name, events) for table in tables.KEPT_LIKE_EVENTS]
-    return [*kept, (tables.ALERTS.name, alerts)]
+    return [*kept, *((table.name, alerts) for table in (tables.ALERTS, tables.INCIDENTS))]

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from actors.detection.events import ConnectEvent, ExecEvent, ExitEvent, ForkEvent, OpenEvent
+from actors.detection.events import (
+    ConnectEvent,
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    OpenEvent,
+    SeedEvent,
+)
 from services.store import tables
 from services.store.interface import StoreRefused, Telemetry
 from services.store.tables import Table
@@ -32,6 +39,8 @@ _HEAD = len(tables.EVENT_HEAD)
 _ATTRIBUTES = {"user_name": "user"}
 """Columns that SQL does not let us call what the event calls them."""
 
+_COLUMNS = {attribute: column for column, attribute in _ATTRIBUTES.items()}
+
 
 @dataclass(frozen=True)
 class _Shape:
@@ -48,6 +57,11 @@ def attributes(table: Table) -> list[str]:
     return [_ATTRIBUTES.get(name, name) for name in table.names[_HEAD:]]
 
 
+def column_of(attribute: str) -> str:
+    """The column for an event's attribute: the other way round than `attributes`."""
+    return _COLUMNS.get(attribute, attribute)
+
+
 def _shape(table: Table) -> _Shape:
     names = attributes(table)
     if table.columns[-1].kind == "texts":
@@ -61,6 +75,7 @@ _SHAPES: dict[type, _Shape] = {
     ConnectEvent: _shape(tables.CONNECT),
     ExitEvent: _shape(tables.EXIT),
     ForkEvent: _shape(tables.FORK),
+    SeedEvent: _shape(tables.SEED),
 }
 _TABLES_V1: dict[type, Table] = {
     ExecV1: tables.EXEC,
@@ -104,9 +119,11 @@ def _add_batch(found: dict[str, list[Row]], batch: CanonicalBatch, texts: Texts)
     boot_ns, received = batch.host.boot_unix_ns, batch.received_at_unix_ms
     for seq, event in zip(numbers, batch.events, strict=True):
         shape = _SHAPES[type(event)]
-        observed = (boot_ns + event.time_ns) // 1_000_000 if boot_ns else batch.observed_at_unix_ms
+        ns = event.time_ns
+        observed = (boot_ns + ns) // 1_000_000 if boot_ns else batch.observed_at_unix_ms
         # The id as `transport.messages.event_id` makes it; a call would cost as much as the row.
-        row = (tenant, agent, host, f"{epoch}-{seq}", observed, received, *shape.plain(event))
+        own = shape.plain(event)
+        row = (tenant, agent, host, f"{epoch}-{seq}", observed, received, seq, ns, *own)
         if shape.texts is not None:
             row = (*row, texts(shape.texts(event)))
         found[shape.table.name].append(row)
@@ -129,6 +146,6 @@ def _add_single(found: dict[str, list[Row]], single: CanonicalSingle, texts: Tex
     found[table.name].append(
         (
             *(single.tenant_id, single.agent_id, single.host.hostname, single.event_id),
-            *(single.observed_at_unix_ms, single.received_at_unix_ms, *own),
+            *(single.observed_at_unix_ms, single.received_at_unix_ms, None, None, *own),
         )
     )

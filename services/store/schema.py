@@ -81,7 +81,7 @@ def _column(column: Column, dialect: Dialect) -> str:
 
 def _create(table: Table, dialect: Dialect, *, generated: bool = True, after: str = "") -> str:
     parts = [_column(column, dialect) for column in table.columns]
-    if table is tables.ALERTS:
+    if table.name in (tables.ALERTS.name, tables.INCIDENTS.name):
         parts.append(_STATUS)
     for name, ms in moment_columns(table):
         kind = _MOMENT[dialect].format(ms=ms) if generated else "timestamptz NOT NULL"
@@ -93,13 +93,14 @@ def _create(table: Table, dialect: Dialect, *, generated: bool = True, after: st
 
 def version_1_sqlite() -> list[str]:
     """The embedded store's first schema."""
+    events = tables.in_version_1(tables.EVENT_TABLES)
     statements = [
         _create(table, "sqlite", after=" STRICT")
-        for table in (*tables.EVENT_TABLES, *tables.PLAIN_TABLES)
+        for table in (*events, *tables.in_version_1(tables.PLAIN_TABLES))
     ]
     statements += [
         f"CREATE INDEX {table.name}_received ON {table.name} (received_at_unix_ms)"
-        for table in tables.EVENT_TABLES
+        for table in events
     ]
     return [*statements, *_INDEXES, COUNTS_TABLE]
 
@@ -110,18 +111,82 @@ def version_1_postgres(*, partitioned: bool) -> list[str]:
     Args:
         partitioned: by the server itself; else the tables are plain, for TimescaleDB to take over.
     """
+    statements = []
+    for table in tables.in_version_1(tables.EVENT_TABLES):
+        statements += _create_events(table, partitioned=partitioned)
+    statements += [_create(table, "postgres") for table in tables.in_version_1(tables.PLAIN_TABLES)]
+    return [*statements, *_INDEXES]
+
+
+def _create_events(table: Table, *, partitioned: bool) -> list[str]:
     # The partition key cannot be a generated column, so the writer gives an event's timestamps.
     after = " PARTITION BY RANGE (received_at)" if partitioned else ""
-    statements = []
+    statements = [
+        _create(table, "postgres", generated=False, after=after),
+        f"CREATE INDEX {table.name}_of_agents ON {table.name} (tenant_id, agent_id, received_at)",
+    ]
+    if partitioned:
+        statements.append(f"CREATE TABLE {table.name}_default PARTITION OF {table.name} DEFAULT")
+    return statements
+
+
+_DEFAULTS_IN_2: dict[str, str] = {
+    "level": "'medium'",
+    "lane": "'page'",
+    "source": "'agent'",
+    "count": "1",
+    "last_observed_at_unix_ms": "0",
+    "processes": "'[]'",
+}
+"""What a row of version 1 has in the new columns; other texts are empty."""
+_INDEXES_IN_2 = (
+    (
+        "CREATE INDEX alerts_of_incidents ON alerts (incident_id, observed_at_unix_ms)"
+        " WHERE incident_id IS NOT NULL"
+    ),
+    "CREATE INDEX incidents_seen ON incidents (last_seen_at_unix_ms, incident_id)",
+    "CREATE INDEX incidents_received ON incidents (received_at_unix_ms)",
+)
+
+
+def version_2_sqlite() -> list[str]:
+    """Seeds, incidents, and all that history and alerts have to say."""
+    statements = [_create(table, "sqlite", after=" STRICT") for table in tables.NEW_IN_2]
+    statements += _added_in_2("sqlite")
     for table in tables.EVENT_TABLES:
-        statements.append(_create(table, "postgres", generated=False, after=after))
-        statements.append(
-            f"CREATE INDEX {table.name}_of_agents ON {table.name}"
-            " (tenant_id, agent_id, received_at)"
-        )
-        if partitioned:
-            statements.append(
-                f"CREATE TABLE {table.name}_default PARTITION OF {table.name} DEFAULT"
-            )
-    statements += [_create(table, "postgres") for table in tables.PLAIN_TABLES]
-    return [*statements, *_INDEXES]
+        # By these, history finds the events of some batches, and retention what is too old.
+        statements += [
+            f"DROP INDEX IF EXISTS {table.name}_received",
+            (
+                f"CREATE INDEX {table.name}_received ON {table.name}"
+                " (received_at_unix_ms, tenant_id, agent_id, seq)"
+            ),
+        ]
+    return [*statements, *_INDEXES_IN_2]
+
+
+def version_2_postgres(*, partitioned: bool) -> list[str]:
+    """As `version_2_sqlite`."""
+    return [
+        *_create_events(tables.SEED, partitioned=partitioned),
+        _create(tables.INCIDENTS, "postgres"),
+        *_added_in_2("postgres"),
+        *_INDEXES_IN_2,
+    ]
+
+
+def _added_in_2(dialect: Dialect) -> list[str]:
+    statements = []
+    for name, added in tables.ADDED_IN_2.items():
+        for column in added:
+            default = _DEFAULTS_IN_2.get(column.name, "''")
+            if column.kind == "texts":
+                default = "'[]'" if dialect == "sqlite" else "'{}'"
+            text = _column(column, dialect) + ("" if column.nullable else f" DEFAULT {default}")
+            statements.append(f"ALTER TABLE {name} ADD COLUMN {text}")
+    ms = "last_observed_at_unix_ms"
+    return [
+        *statements,
+        "UPDATE alerts SET last_observed_at_unix_ms = observed_at_unix_ms",
+        f"ALTER TABLE alerts ADD COLUMN last_observed_at {_MOMENT[dialect].format(ms=ms)}",
+    ]

@@ -7,18 +7,23 @@ its errors; `sqlite_work` is what is done within a transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 import trio
 
 from services.store import sqlite_file, sqlite_work, tables
-from services.store.interface import Added, LedgerFacts, StoreUnavailable, Telemetry
+from services.store.alerts import alert_rows, read_page, read_timeline
+from services.store.chunks import Chunks
+from services.store.history import Wanted
+from services.store.incidents import IncidentPage, Timeline
+from services.store.interface import Added, Chunk, LedgerFacts, StoreUnavailable, Telemetry
 from services.store.ledger import facts_of, queries, row_queries
-from services.store.lines import alert_rows, invalid_rows
+from services.store.lines import invalid_rows
 from services.store.retention import event_cutoff, plain_cutoffs
 from services.store.settings import StoreSettings
+from services.store.steps import Steps, run_sqlite
 from transport.messages import Alert, Invalid
 
 T = TypeVar("T")
@@ -69,7 +74,7 @@ class SqliteStore:
     async def add_alerts(self, alerts: Sequence[Alert]) -> Added:
         """As `Store.add_alerts`."""
         rows = alert_rows(alerts, texts=sqlite_work.texts_as_json)
-        return await self._do(sqlite_work.add_rows, tables.ALERTS, rows, len(alerts))
+        return await self._do(sqlite_work.add_alerts, rows, len(alerts))
 
     async def add_invalid(self, refused: Sequence[Invalid]) -> Added:
         """As `Store.add_invalid`."""
@@ -107,6 +112,36 @@ class SqliteStore:
         }
         return await trio.to_thread.run_sync(self._ledger, values, count_rows)
 
+    async def incidents(
+        self,
+        *,
+        since_unix_ms: int = 0,
+        limit: int = 50,
+        cursor: str = "",
+        tenant_id: str | None = None,
+    ) -> IncidentPage:
+        """As `Store.incidents`."""
+        steps = read_page(
+            since_unix_ms=since_unix_ms, limit=limit, cursor=cursor, tenant_id=tenant_id
+        )
+        return await self._read_apart(steps)
+
+    async def incident(self, incident_id: str) -> Timeline | None:
+        """As `Store.incident`."""
+        return await self._read_apart(read_timeline(incident_id))
+
+    def history(
+        self,
+        *,
+        since_unix_ms: int,
+        until_unix_ms: int,
+        tenant_id: str | None = None,
+        agent_id: str | None = None,
+    ) -> AsyncIterator[Chunk]:
+        """As `Store.history`."""
+        wanted = Wanted(since_unix_ms, until_unix_ms, tenant_id, agent_id)
+        return Chunks(self._read_apart, wanted, dialect="sqlite")
+
     async def _do(self, work: Callable[..., T], *args: object) -> T:
         return await trio.to_thread.run_sync(self._in_transaction, work, args, limiter=self._turn)
 
@@ -126,21 +161,34 @@ class SqliteStore:
             self._connection.close()
             self._connection = None
 
-    def _ledger(self, values: dict[str, object], count_rows: bool) -> LedgerFacts:  # noqa: FBT001 - run_sync passes by place
+    async def _read_apart(self, steps: Steps[T]) -> T:
+        return await trio.to_thread.run_sync(self._read, steps)
+
+    def _read(self, steps: Steps[T]) -> T:
+        """Over a connection of its own, beside which others may write."""
+        with self._reading() as connection:
+            return run_sqlite(connection, steps)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
             with closing(sqlite_file.connect(self._path, self._busy_secs)) as connection:
                 connection.execute("PRAGMA query_only = ON")
                 connection.execute("BEGIN")  # all queries see the same state
-                answers = {
-                    name: connection.execute(query, values).fetchall()
-                    for name, query in queries("sqlite").items()
-                }
-                counts = [
-                    row
-                    for query in (row_queries() if count_rows else ())
-                    for row in connection.execute(query, values)
-                ]
+                yield connection
                 connection.rollback()
         except sqlite3.Error as error:
             raise sqlite_file.failure(error, self._path) from error
+
+    def _ledger(self, values: dict[str, object], count_rows: bool) -> LedgerFacts:  # noqa: FBT001 - run_sync passes by place
+        with self._reading() as connection:
+            answers = {
+                name: connection.execute(query, values).fetchall()
+                for name, query in queries("sqlite").items()
+            }
+            counts = [
+                row
+                for query in (row_queries() if count_rows else ())
+                for row in connection.execute(query, values)
+            ]
         return facts_of(answers, counts)

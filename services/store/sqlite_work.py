@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from services.store import migrations, tables
+from services.store.alerts import settle
 from services.store.interface import Added, Telemetry
 from services.store.lines import Line, eviction_rows, gap_rows, lines_of
 from services.store.rows import Row, event_rows
+from services.store.steps import run_sqlite
 from services.store.tables import Table
 from transport.messages import CanonicalBatch
 
@@ -105,6 +107,15 @@ def add_rows(
     """Add rows that are not there yet."""
     added = max(0, connection.executemany(_INSERT[table.name], rows).rowcount)
     return Added(messages=added, duplicates=given - added)
+
+
+def add_alerts(connection: sqlite3.Connection, rows: Sequence[Row], given: int) -> Added:
+    """As `Store.add_alerts`."""
+    added = add_rows(connection, tables.ALERTS, rows, given)
+    # Which of them were there is not known; a new one has nothing to gain from itself.
+    repeated = rows if added.duplicates else ()
+    run_sqlite(connection, settle(rows, repeated=repeated, dialect="sqlite"))
+    return added
 
 
 def remove(connection: sqlite3.Connection, table: str, cutoff: int) -> int:

@@ -1,12 +1,13 @@
 """Every table of the store, as data: one definition for SQL and Python of both stores.
 
 Times are stored as milliseconds; each ``*_at_unix_ms`` has a timestamp ``*_at`` beside it, which
-`schema` adds. Version 1 of the schema is made of what stands here: a change needs a migration.
+`schema` adds. What stands here is the newest version of the schema; `in_version_1` is the first. A
+change needs a migration.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 Kind: TypeAlias = Literal["text", "int", "big", "bool", "json", "texts"]
@@ -49,9 +50,9 @@ def columns(text: str) -> tuple[Column, ...]:
 
 EVENT_HEAD = columns(
     "tenant_id:text agent_id:text hostname:text event_id:text"
-    " observed_at_unix_ms:big received_at_unix_ms:big"
+    " observed_at_unix_ms:big received_at_unix_ms:big seq:big? time_ns:big?"
 )
-"""What every event has from its message; the event's own columns follow."""
+"""What every event has from its message, and its time; the event's own columns follow."""
 OBSERVED, RECEIVED = 4, 5
 """Where the times stand in a row of an event."""
 
@@ -79,7 +80,12 @@ CONNECT = _event(
 )
 EXIT = _event("exit_events", "pid:int start_ns:big? exit_code:int? signal:int?")
 FORK = _event("fork_events", "pid:int start_ns:big ppid:int parent_start_ns:big uid:big comm:text")
-EVENT_TABLES = (EXEC, OPEN, CONNECT, EXIT, FORK)
+SEED = _event(
+    "seed_events",
+    "pid:int start_ns:big ppid:int parent_start_ns:big uid:big comm:text exe:text system_exe:bool"
+    " argv:texts",
+)
+EVENT_TABLES = (EXEC, OPEN, CONNECT, EXIT, FORK, SEED)
 
 BATCHES = Table(
     "batches",
@@ -87,7 +93,7 @@ BATCHES = Table(
         "tenant_id:text agent_id:text batch_id:text epoch:text number:big first_seq:big"
         " last_seq:big hostname:text boot_id:text observed_at_unix_ms:big received_at_unix_ms:big"
         " stored_at_unix_ms:big accepted:int stored:int rejected:json is_overlap:bool"
-        " counters:json?"
+        " counters:json? boot_unix_ns:big?"
     ),
     key=("tenant_id", "agent_id", "batch_id"),
 )
@@ -115,10 +121,23 @@ ALERTS = Table(
         " observed_at_unix_ms:big received_at_unix_ms:big event_id:text epoch:text rule_id:text"
         " techniques:texts ancestry:text score:big base_score:big lineage_bonus:big"
         " rarity_bonus:big sequence_bonus:big evidence:json"
+        " level:text author:text rule_references:texts boot_id:text lineage:text processes:json"
+        " count:big source:text lane:text last_observed_at_unix_ms:big incident_id:text?"
     ),
     key=("alert_id",),
 )
 """`schema` adds the status."""
+INCIDENTS = Table(
+    "incidents",
+    columns(
+        "incident_id:text tenant_id:text agent_id:text hostname:text boot_id:text lineage:text"
+        " first_seen_at_unix_ms:big last_seen_at_unix_ms:big received_at_unix_ms:big"
+        " alert_count:big hit_count:big score:big level:text severity:text"
+    ),
+    key=("incident_id",),
+)
+"""Sums of ``alerts``, one for each lineage that something other than information was said of;
+`schema` adds the status."""
 INVALID = Table(
     "invalid_messages",
     columns(
@@ -129,4 +148,23 @@ INVALID = Table(
 )
 KEPT_LIKE_EVENTS = (BATCHES, GAPS, EVICTIONS, INVALID)
 """Tables whose rows are removed when events received with them are."""
-PLAIN_TABLES = (*KEPT_LIKE_EVENTS, ALERTS)
+PLAIN_TABLES = (*KEPT_LIKE_EVENTS, ALERTS, INCIDENTS)
+
+NEW_IN_2 = (SEED, INCIDENTS)
+_EVENTS_IN_2 = columns("seq:big? time_ns:big?")
+ADDED_IN_2 = {
+    **{table.name: _EVENTS_IN_2 for table in EVENT_TABLES if table not in NEW_IN_2},
+    BATCHES.name: BATCHES.columns[-1:],
+    ALERTS.name: ALERTS.columns[-11:],
+}
+"""Columns that version 1 of the schema did not have, by table."""
+
+
+def in_version_1(tables: tuple[Table, ...]) -> list[Table]:
+    """Those of the tables that version 1 had, as it had them."""
+    return [
+        replace(table, columns=tuple(each for each in table.columns if each not in added))
+        for table in tables
+        if table not in NEW_IN_2
+        for added in (ADDED_IN_2.get(table.name, ()),)
+    ]

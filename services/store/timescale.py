@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.store.settings import StoreSettings
-from services.store.tables import EVENT_TABLES
+from services.store.tables import EVENT_TABLES, NEW_IN_2
 
 EXTENSION = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 _INSTALLED = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
@@ -32,10 +32,16 @@ async def usable(connection: Any) -> bool:
     )
 
 
-def hypertables() -> list[str]:
-    """Turns the plain event tables of a new schema into hypertables that can be compressed."""
+def hypertables(*, found: int = 0) -> list[str]:
+    """Turns plain event tables into hypertables that can be compressed.
+
+    Args:
+        found: the version of the schema before now, which had made its own ones that already.
+    """
     statements = []
     for table in EVENT_TABLES:
+        if found >= (2 if table in NEW_IN_2 else 1):
+            continue
         statements.append(
             f"SELECT create_hypertable('{table.name}', 'received_at',"
             " chunk_time_interval => INTERVAL '1 day')"

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import trio
 
-from actors.agent.recording import FORMAT, Header
 from actors.agent.sensor import NoSensor
 from actors.detection.alerts import Alert
 from actors.detection.events import AnyEvent, ExecEvent, ForkEvent, Identity, SeedEvent
 from actors.detection.testing import Host
+from actors.recordings import FORMAT, Header
 
 # The interpreter itself may lie where only root can look, so it drops root when all is imported.
 _AS_NOBODY = """

@@ -7,6 +7,7 @@ import trio.testing
 
 from actors.agent.correlator import Correlator
 from actors.agent.messages import Activity, AlertBatch, EventBatch, EventLog, StatisticsRequest
+from actors.detection.builtin import builtin_set
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent, SeedEvent
 from actors.detection.settings import FilterSettings
 from actors.detection.testing import Host, rules
@@ -24,7 +25,7 @@ async def correlator(
 ) -> AsyncIterator[Stage]:
     actor = Correlator(
         sensor=sensor or Script(),
-        filters=filters or FilterSettings(),
+        rules=lambda: builtin_set(filters or FilterSettings()),
         record=record,
         show=show,
     )

@@ -7,6 +7,7 @@ import trio.testing
 from actors.agent.heartbeat import Heartbeat
 from actors.agent.messages import StatisticsRequest, Status
 from actors.agent.sensor import NoSensor, Sensor
+from actors.detection.builtin import builtin_set
 from actors.detection.engine import Engine
 from actors.detection.settings import FilterSettings
 from actors.runtime import AskTimeoutError, Supervisor, Topology, UndeclaredMessageError
@@ -22,7 +23,7 @@ def heartbeat(sensor: Sensor | None = None) -> Heartbeat:
 
 
 def engine_statistics(_: object) -> Any:
-    return Engine(FilterSettings()).statistics()
+    return Engine(builtin_set(FilterSettings())).statistics()
 
 
 async def test_beats_at_its_interval(autojump_clock: trio.testing.MockClock) -> None:

@@ -14,6 +14,7 @@ from actors.agent.recording import Recorder
 from actors.agent.responder import Responder
 from actors.agent.sensor import NoSensor
 from actors.agent.settings import Settings
+from actors.rulefiles import RuleWatcher
 from actors.runtime import Actor, TopologyError
 from tests.agent.cast import Script
 
@@ -25,6 +26,7 @@ CLASSES: dict[str, type[Actor]] = {
     "heartbeat": Heartbeat,
     "publisher": Publisher,
     "recorder": Recorder,
+    "rule_watcher": RuleWatcher,
     "event_console": EventConsole,
     "alert_console": AlertConsole,
 }
@@ -57,7 +59,7 @@ def test_every_actor_of_the_default_topology_can_be_made() -> None:
 
 
 def test_a_topology_can_be_looked_at_with_nothing_attached() -> None:
-    assert len(build_topology(Settings()).children) == 13
+    assert len(build_topology(Settings()).children) == 14
 
 
 def test_all_readers_take_turns_from_one_clock() -> None:

@@ -17,12 +17,13 @@ from actors.agent.sensor import NoSensor
 from actors.agent.settings import PublishSettings
 from actors.agent.shipping import Shipping
 from actors.agent.spooling import Publishing, Spooling
+from actors.detection.events import LineageProcess, SeedEvent
 from actors.runtime import ChildSpec, Topology, run_topology
 from actors.runtime.testing import run_actor
 from tests.broker.kit import until
 from tests.faults.emitter import an_alert
 from tests.services.cast import Notes
-from tests.services.messages import EPOCH, HOST, an_event
+from tests.services.messages import EPOCH, HOST, a_seed, an_event
 from transport.messages import Alert, Batch, Event, Evicted, Gap, Heartbeat
 from transport.publishing import Outgoing
 from transport.spool import Spool
@@ -41,6 +42,10 @@ class Held(NoSensor):
     def __init__(self) -> None:
         self.released: dict[str, int] = {}
         self.lost = 0
+        self.seeded: Sequence[SeedEvent] = ()
+
+    def seeds(self) -> Sequence[SeedEvent]:
+        return self.seeded
 
     def counters(self) -> dict[str, dict[str, int]]:
         none = dict.fromkeys(("seen", "delivered", "filtered", "suppressed"), 0)
@@ -59,9 +64,11 @@ class World:
         *,
         takes: Callable[[Outgoing], bool],
         max_bytes: int = 1 << 28,
+        seeds: int = 0,
         **more: Any,
     ) -> None:
         self.sensor = Held()
+        self.sensor.seeded = [a_seed(number) for number in range(seeds)]
         self.broker = Notes(takes)
         self.folder = folder
         self.shipping = Shipping(
@@ -156,6 +163,53 @@ async def test_rings_are_given_back_only_what_is_spooled(world: World) -> None:
     assert len(world.events) == 600
 
 
+async def test_the_processes_that_ran_before_come_first(tmp_path: Path) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True, seeds=700)
+    await publish(world, sweep(0, 30, alerts=[3]))
+    assert world.events == [
+        *(a_seed(number) for number in range(700)),
+        *(an_event(number) for number in range(30)),
+    ]
+    assert [batch.first_seq for batch in world.batches][:2] == [0, 500]
+    assert [alert.event_id for alert in world.alerts] == [f"{EPOCH}-703"]
+    last = world.batches[-1].counters
+    assert (last.read, last.seeds, last.spooled, last.dropped) == (30, 700, 730, 0)
+
+
+async def test_the_processes_that_ran_before_are_told_though_nothing_happens(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True, seeds=3)
+    async with run_actor(world.publisher(), within_secs=10):
+        await until(lambda: len(world.events) == 3)
+    await world.shipping.close()
+
+
+async def test_processes_that_nobody_wants_are_counted_and_not_sent(tmp_path: Path) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True, seeds=9, events=("fork", "exec"))
+    await publish(world, sweep(0, 10))
+    assert len(world.events) == 4
+    last = world.batches[-1].counters
+    assert (last.read, last.seeds, last.spooled, last.unpublished) == (10, 9, 4, 15)
+
+
+async def test_seeds_a_failing_spool_cost_are_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True, seeds=9)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise SpoolFull("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Spool, "append", full)
+        async with run_actor(world.publisher(), within_secs=10):
+            await until(lambda: world.work.pending == 0)
+    await publish(world, sweep(0, 10))
+    last = world.batches[-1].counters
+    assert (last.read, last.seeds, last.spooled, last.dropped) == (10, 9, 10, 9)
+
+
 async def test_what_is_not_wanted_is_counted_and_not_sent(tmp_path: Path) -> None:
     world = World(tmp_path / "spool", takes=lambda _: True, events=("exec",), alerts=False)
     await publish(world, sweep(0, 100, alerts=[1]))
@@ -172,6 +226,27 @@ async def test_an_alert_names_its_event_and_goes_first(world: World) -> None:
     assert world.broker.published[0].subject == "alerts.acme.web-1"
     assert alert.evidence == "complete"
     assert world.batches[-1].counters.alerts == 1
+
+
+async def test_an_alert_leaves_the_agent_with_all_that_detection_says_of_it(world: World) -> None:
+    process = LineageProcess(3, 30, 1, 10, "bash")
+    told = msgspec.structs.replace(
+        an_alert(an_event(3)),
+        level="high",
+        author="Ann Author",
+        references=("https://example.org",),
+        lineage=(3, 30),
+        count=2,
+        processes=(process,),
+    )
+    await publish(world, Telemetry([an_event(3)], [told], {}, 1))
+    (alert,) = world.alerts
+    assert (alert.level, alert.author, alert.references) == (
+        *("high", "Ann Author"),
+        ("https://example.org",),
+    )
+    assert (alert.lineage, alert.count, alert.processes) == ("3-30", 2, (process,))
+    assert (alert.boot_id, alert.source) == (HOST.boot_id, "agent")
 
 
 async def test_an_alert_after_a_loss_says_so(world: World) -> None:

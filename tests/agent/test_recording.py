@@ -18,7 +18,7 @@ from actors.agent.console import Stream
 from actors.agent.endpoint import build_topology
 from actors.agent.kinds import Resources
 from actors.agent.messages import EventLog
-from actors.agent.recording import RecordedSensor, Recorder, RecordingError
+from actors.agent.recording import RecordedSensor, Recorder
 from actors.agent.sensor import RING_NAMES
 from actors.agent.settings import Settings
 from actors.detection.events import (
@@ -30,6 +30,7 @@ from actors.detection.events import (
     OpenEvent,
     SeedEvent,
 )
+from actors.recordings import RecordingError
 from actors.runtime import ExitReason, Outcome, run_topology
 from actors.runtime.testing import run_actor
 from tests.agent.cast import Script, fork, recording, reverse_shell

@@ -35,6 +35,8 @@ MEASURES: dict[str, Callable[[Rig], list[Row]]] = {
     "spool": spool.spool_cost,
     "store-sqlite": stores.sqlite_rows,
     "store-postgres": stores.postgres_rows,
+    "history-sqlite": stores.sqlite_history,
+    "history-postgres": stores.postgres_history,
     "ingest": backend.ingest,
     "writer-sqlite": backend.writer_sqlite,
     "writer-postgres": backend.writer_postgres,

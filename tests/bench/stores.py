@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import trio
@@ -24,6 +25,9 @@ _EVENTS = 500
 _MESSAGES_PER_CALL = 10
 _CALLS = 30
 _RUNS = 3
+_AGENTS = 20
+_MOMENTS = 150
+_EVENTS_OF_A_MOMENT = 50
 
 
 def sqlite_rows(rig: Rig) -> list[Row]:
@@ -95,3 +99,59 @@ async def _calls(store: Store) -> float:
     if rows != _CALLS * _MESSAGES_PER_CALL * _EVENTS:
         raise AssertionError(f"{rows} rows were stored")
     return rows / seconds
+
+
+def sqlite_history(rig: Rig) -> list[Row]:
+    """Events a second read back from a SQLite file."""
+    paths = iter(range(_RUNS))
+    return _history("SQLite", 150_000, lambda: f"sqlite:{rig.folder}/history-{next(paths)}.db")
+
+
+def postgres_history(rig: Rig) -> list[Row]:
+    """The same from a private PostgreSQL."""
+    with cluster(fsync=True) as server:
+        return _history("PostgreSQL", 50_000, server.new_database)
+
+
+def _history(name: str, bar: int, new_url: Callable[[], str]) -> list[Row]:
+    speeds = [trio.run(_fill_and_read, StoreSettings(url=new_url())) for _ in range(_RUNS)]
+    median = statistics.median(speeds)
+    return [
+        Row(
+            f"{name}: history of {_AGENTS} agents, {_EVENTS_OF_A_MOMENT} events a batch",
+            f"{median:,.0f} events/s",
+            f"≥ {bar:,}",
+            median >= bar,
+            f"{min(speeds):,.0f}-{max(speeds):,.0f} in {_RUNS} runs",
+        )
+    ]
+
+
+async def _fill_and_read(settings: StoreSettings) -> float:
+    """Events a second of one store, whose agents' small batches came in turn."""
+    async with crossing.open_loop():
+        store = open_store(settings)
+        await store.open()
+        try:
+            events, now_ms = mixed(_EVENTS_OF_A_MOMENT), time.time_ns() // 1_000_000
+            for moment in range(_MOMENTS):
+                own: dict[str, Any] = {
+                    "received_at_unix_ms": now_ms + 50 * moment,
+                    "events": events,
+                }
+                first = moment * _EVENTS_OF_A_MOMENT
+                await store.add_telemetry(
+                    [
+                        batch(moment, agent_id=f"agent-{n}", first_seq=first, **own)
+                        for n in range(_AGENTS)
+                    ]
+                )
+            begin, count = time.perf_counter(), 0
+            async for chunk in store.history(since_unix_ms=0, until_unix_ms=now_ms * 2):
+                count += len(chunk.events)
+            seconds = time.perf_counter() - begin
+        finally:
+            await store.close()
+    if count != _AGENTS * _MOMENTS * _EVENTS_OF_A_MOMENT:
+        raise AssertionError(f"{count} events were read")
+    return count / seconds

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.detection.addresses import is_external
+from actors.detection.builtin import builtin_set
 from actors.detection.engine import Engine, Traced
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
 from actors.detection.settings import FilterSettings
@@ -43,7 +44,7 @@ def histories(draw: st.DrawFn) -> list[AnyEvent]:
 
 
 def encoded(events: list[AnyEvent], *, batch: int) -> bytes:
-    engine = Engine(FilterSettings())
+    engine = Engine(builtin_set(FilterSettings()))
     alerts = [
         alert
         for start in range(0, len(events), batch)
@@ -64,7 +65,10 @@ def test_the_same_events_give_the_same_bytes(events: list[AnyEvent], batch: int)
 def test_executions_and_connections_are_traced_to_their_ancestry_of_that_moment(
     events: list[AnyEvent],
 ) -> None:
-    one_by_one, at_once = Engine(FilterSettings()), Engine(FilterSettings())
+    one_by_one, at_once = (
+        Engine(builtin_set(FilterSettings())),
+        Engine(builtin_set(FilterSettings())),
+    )
     expected = []
     for event in events:
         one_by_one.process(event)
@@ -163,3 +167,16 @@ def test_text_that_deceives_is_escaped() -> None:
 def test_text_that_is_no_address_counts_as_external() -> None:
     assert is_external("nonsense")
     assert not is_external("::ffff:0.0.0.0")
+
+
+def test_an_alert_tells_the_processes_of_its_lineage_oldest_first() -> None:
+    host = Host()
+    server = host.seed(host.init, "/usr/sbin/nginx")
+    shell, _ = host.run(server, "/usr/bin/bash", "-i")
+    (alert, *_) = Engine(builtin_set(FilterSettings())).process_batch(host.events)
+    assert [each.name for each in alert.processes] == ["systemd", "nginx", "bash"]
+    above, last = alert.processes[-2:]
+    assert (last.pid, last.start_ns) == shell == alert.identity
+    assert (last.ppid, last.parent_start_ns) == (above.pid, above.start_ns) == server
+    assert alert.lineage in [(each.pid, each.start_ns) for each in alert.processes]
+    assert alert.processes[0].parent_start_ns == 0

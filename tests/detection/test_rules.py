@@ -3,13 +3,14 @@ import errno
 import pytest
 
 from actors.detection.alerts import Alert
-from actors.detection.checks import Checks
-from actors.detection.conditions import RuleError, must
-from actors.detection.engine import Engine
-from actors.detection.rules import RULES, Rule
+from actors.detection.builtin import builtin_rules
+from actors.detection.conditions import Op, RuleError, Test, Value
+from actors.detection.rules import Match, Rule
+from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
 from actors.detection.testing import Host, rules
 
+RULES = [each for each in builtin_rules() if isinstance(each, Rule)]
 PYTHON = "/usr/bin/python3.11"
 
 
@@ -304,33 +305,28 @@ def test_an_unknown_process_gets_an_alert_by_its_comm() -> None:
 # Rules as data
 
 
-def test_a_rule_that_cannot_work_is_refused() -> None:
-    rule = RULES[0]
-    for check, argument in [
-        ("no-such-check", ""),
-        ("over-ip", ""),
-        ("program-in", "no_such_list"),
-        ("program-in", "suspicious_ports"),
-    ]:
-        broken = Rule(
-            id="broken",
-            label="x",
-            points=1,
-            level="low",
-            techniques=(),
-            event="exec",
-            when=(must(check, argument),),
-            detail="",
-        )
-        with pytest.raises(RuleError):
-            Engine(FilterSettings(), rules=(broken,))
-    with pytest.raises(RuleError, match=rule.id):
-        Engine(FilterSettings(), rules=(rule, rule))
+@pytest.mark.parametrize(
+    ("name", "op", "value"),
+    [
+        ("no_such_field", "equals", "x"),
+        ("program", "listed", "no_such_list"),
+        ("program", "listed", "suspicious_ports"),
+        ("error", "contains", "x"),
+        ("error", "equals", "many"),
+        ("obfuscated", "equals", "yes"),
+        ("exe", "re", "("),
+        ("exe", "re", "(?=x)"),
+    ],
+)
+def test_a_rule_that_cannot_work_is_refused(name: str, op: Op, value: Value) -> None:
+    when = Test(name, op, (value,))
+    with pytest.raises(RuleError, match="broken"):
+        RuleSet(FilterSettings(), [Rule(id="broken", label="x", matches=(Match("exec", when),))])
 
 
-def test_a_list_of_ports_is_a_list_of_ports() -> None:
-    with pytest.raises(RuleError):
-        Checks(FilterSettings()).compile((must("to-port-in", "shell_names"),), "connect")
+def test_two_rules_with_one_id_are_refused() -> None:
+    with pytest.raises(RuleError, match=RULES[0].id):
+        RuleSet(FilterSettings(), [RULES[0], RULES[0]])
 
 
 def test_callers_are_bounded_and_the_oldest_goes() -> None:

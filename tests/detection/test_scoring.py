@@ -46,7 +46,7 @@ def test_rare_pairs_are_bounded_and_the_least_recent_goes() -> None:
 
 def sheet(points: int, *, sequence: bool = False) -> ScoreSheet:
     made = ScoreSheet()
-    made.add(0, points=points, sequence=sequence, time_ns=0, bonus=0)
+    made.add("0", points=points, sequence=sequence, time_ns=0, bonus=0)
     return made
 
 
@@ -60,14 +60,14 @@ def test_decay(seconds: float, total: int) -> None:
 
 def test_a_new_rule_stops_the_loss_but_does_not_give_back() -> None:
     made = sheet(40)
-    made.add(1, points=10, sequence=False, time_ns=60 * SECOND, bonus=0)
+    made.add("1", points=10, sequence=False, time_ns=60 * SECOND, bonus=0)
     assert made.at(119 * SECOND, lineage=0, rarity=0).total == 40
     assert made.at(120 * SECOND, lineage=0, rarity=0).total == 30
 
 
 def test_no_more_is_lost_than_there_was() -> None:
     made = sheet(40)
-    made.add(1, points=10, sequence=False, time_ns=99_999 * SECOND, bonus=0)
+    made.add("1", points=10, sequence=False, time_ns=99_999 * SECOND, bonus=0)
     assert made.at(99_999 * SECOND, lineage=0, rarity=0).total == 10
 
 

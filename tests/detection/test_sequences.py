@@ -1,12 +1,14 @@
 import pytest
 
+from actors.detection.builtin import builtin_rules
 from actors.detection.conditions import RuleError
-from actors.detection.engine import Engine
 from actors.detection.events import Identity
-from actors.detection.sequences import SEQUENCES, Sequence
+from actors.detection.rules import Sequence, Step
+from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
 from actors.detection.testing import Host, rules
 
+SEQUENCES = [each for each in builtin_rules() if isinstance(each, Sequence)]
 REVERSE, CREDENTIAL, RAPID = (sequence.id for sequence in SEQUENCES)
 BASH, DASH, SH = "/usr/bin/bash", "/usr/bin/dash", "/bin/sh"
 LS, CAT = "/usr/bin/ls", "/usr/bin/cat"
@@ -273,14 +275,15 @@ def test_owners_are_bounded_and_expire() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("steps", "count"),
     [
-        Sequence("x", "x", 1, "low", (), steps=()),
-        Sequence("x", "x", 1, "low", (), steps=SEQUENCES[1].steps[:1]),
-        Sequence("x", "x", 1, "low", (), steps=SEQUENCES[1].steps, count=2),
-        Sequence("x", "x", 1, "low", (), steps=SEQUENCES[1].steps[:1], count=21),
+        ((), 1),
+        (SEQUENCES[1].steps[:1], 1),
+        (SEQUENCES[1].steps, 2),
+        (SEQUENCES[1].steps[:1], 21),
     ],
 )
-def test_a_sequence_that_cannot_work_is_refused(wrong: Sequence) -> None:
-    with pytest.raises(RuleError, match="sequence x"):
-        Engine(FilterSettings(), sequences=(wrong,))
+def test_a_sequence_that_cannot_work_is_refused(steps: tuple[Step, ...], count: int) -> None:
+    wrong = Sequence(id="wrong", label="x", steps=steps, count=count)
+    with pytest.raises(RuleError, match="wrong"):
+        RuleSet(FilterSettings(), [wrong])

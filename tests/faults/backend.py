@@ -22,7 +22,14 @@ from transport.server import find_server
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("ingest", "telemetry_writer", "alert_writer")
-TABLES = ("fork_events", "exec_events", "open_events", "connect_events", "exit_events")
+TABLES = (
+    "seed_events",
+    "fork_events",
+    "exec_events",
+    "open_events",
+    "connect_events",
+    "exit_events",
+)
 DEADLINE_SECS = 120.0
 FIRST_UNIX_MS = (BOOT_NS + 10**12) // 10**6
 """Time of event 0; event ``k`` happened ``k`` milliseconds later."""

@@ -6,7 +6,14 @@ from typing import Any
 
 import msgspec
 
-from actors.detection.events import ConnectEvent, ExecEvent, ExitEvent, ForkEvent, OpenEvent
+from actors.detection.events import (
+    ConnectEvent,
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    OpenEvent,
+    SeedEvent,
+)
 from transport.messages import Batch, Counters, Event, Host, ProbeCounts
 from transport.subjects import Address
 
@@ -14,6 +21,22 @@ ADDRESS = Address("acme", "web-1")
 EPOCH = "00000000000000aa"
 BOOT_NS = 1_700_000_000_000_000_000
 HOST = Host("web", "boot", BOOT_NS)
+
+
+def a_seed(number: int) -> SeedEvent:
+    """A process that ran before the first event."""
+    return SeedEvent(
+        time_ns=10**12 - 1,
+        pid=2000 + number,
+        start_ns=10**9 + number * 10**7,
+        ppid=1,
+        parent_start_ns=10**8,
+        uid=0,
+        comm="cron",
+        exe="/usr/sbin/cron",
+        system_exe=True,
+        argv=("/usr/sbin/cron", "-f"),
+    )
 
 
 def an_event(number: int) -> Event:

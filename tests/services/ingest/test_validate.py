@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.validate import SIZE_MAX_BYTES, Refused, validate
-from tests.services.messages import ADDRESS, a_batch
+from tests.services.messages import ADDRESS, a_batch, a_seed
 from transport.messages import CanonicalBatch, CanonicalSingle, encode
 
 NOW_MS = 1_800_000_000_000
@@ -47,6 +47,15 @@ def test_a_batch_becomes_canonical_with_the_stamp_and_nothing_else_changed() -> 
     assert found.rejected == []
     assert all(getattr(found, name) == getattr(batch, name) for name in batch.__struct_fields__)
     assert found.sequence_numbers() == [0, 1, 2, 3, 4]
+
+
+def test_a_process_that_ran_before_is_an_event_like_others() -> None:
+    batch = a_batch(events=[*map(a_seed, range(3)), *a_batch(count=2).events])
+    found = judged(encode(batch))
+    assert found.events == batch.events
+    bad = msgspec.to_builtins(a_seed(0)) | {"argv": ["x"] * 257}
+    found = judged(altered(events=[bad, *msgspec.to_builtins(batch.events[1:])]))
+    assert [each.seq for each in found.rejected] == [0]
 
 
 def test_a_version_1_event_becomes_canonical_under_its_own_id() -> None:

@@ -151,6 +151,13 @@ def test_alerts_that_did_not_arrive_are_a_problem() -> None:
     assert account(facts(counters=raised)).problems == ["3 alerts have not arrived"]
 
 
+def test_processes_that_ran_before_come_from_no_ring() -> None:
+    seeded = msgspec.structs.replace(counted(read=900, spooled=1000), seeds=100)
+    found = account(facts(counters=seeded))
+    assert (found.problems, found.seeds, found.read, found.in_rings) == ([], 100, 900, 0)
+    assert "seeds" in to_text([found])
+
+
 def test_counters_that_do_not_add_up_are_a_problem() -> None:
     found = account(facts(counters=counters(read=1001)))
     assert "the agent's counters do not add up" in found.problems

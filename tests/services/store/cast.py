@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from actors.detection.events import ConnectEvent, ExecEvent, ExitEvent, ForkEvent, OpenEvent
+from actors.detection.events import (
+    ConnectEvent,
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    OpenEvent,
+    SeedEvent,
+)
 from transport.messages import (
     Alert,
     CanonicalBatch,
@@ -104,6 +111,22 @@ def fork_event(**own: Any) -> ForkEvent:
         "comm": "bash",
     }
     return ForkEvent(**{**values, **own})
+
+
+def seed_event(**own: Any) -> SeedEvent:
+    values: dict[str, Any] = {
+        "time_ns": 4_000_000_000,
+        "pid": 300,
+        "start_ns": 3_000_000_000,
+        "ppid": 1,
+        "parent_start_ns": 10_000_000,
+        "uid": 1000,
+        "comm": "bash",
+        "exe": "/usr/bin/bash",
+        "system_exe": True,
+        "argv": ("bash", "-l"),
+    }
+    return SeedEvent(**{**values, **own})
 
 
 MIXED = (fork_event, exec_event, open_event, open_event, connect_event, exit_event)

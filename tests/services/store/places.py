@@ -88,7 +88,9 @@ class PostgresPlace:
             self.server.start()
 
 
-_JSON = {"argv", "techniques", "evidence", "rejected", "counters"}
+_JSON = {
+    *("argv", "techniques", "evidence", "rejected", "counters", "rule_references", "processes"),
+}
 _TRUTH = {"system_exe", "argv_cut", "resolved", "is_overlap"}
 
 

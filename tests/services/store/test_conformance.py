@@ -35,6 +35,7 @@ from tests.services.store.cast import (
     invalid,
     mixed,
     open_event,
+    seed_event,
     single,
 )
 from tests.services.store.places import Place
@@ -76,6 +77,7 @@ def ids(*seqs: int, epoch: str = EPOCH) -> list[str]:
         ("connect_events", connect_event()),
         ("exit_events", exit_event(exit_code=3, signal=0)),
         ("fork_events", fork_event()),
+        ("seed_events", seed_event()),
     ],
 )
 async def test_every_field_of_an_event_is_stored(
@@ -85,7 +87,7 @@ async def test_every_field_of_an_event_is_stored(
     (row,) = place.rows(f"SELECT * FROM {table}")  # noqa: S608 - a name of ours
     fields = msgspec.json.decode(msgspec.json.encode(event))
     fields.pop("type")
-    observed = (BOOT_NS + fields.pop("time_ns")) // 1_000_000
+    observed = (BOOT_NS + fields["time_ns"]) // 1_000_000
     if "user" in fields:
         fields["user_name"] = fields.pop("user")
     seen = datetime.fromtimestamp(observed // 1000, UTC).isoformat()[:19]
@@ -97,6 +99,7 @@ async def test_every_field_of_an_event_is_stored(
         "agent_id": "agent-1",
         "hostname": "web-1",
         "event_id": f"{EPOCH}-0",
+        "seq": 0,
         "observed_at_unix_ms": observed,
         "received_at_unix_ms": NOW_MS,
     }
@@ -401,7 +404,7 @@ async def test_stores_may_open_an_empty_place_at_the_same_time(place: Place, loo
     async with trio.open_nursery() as nursery:
         for each in stores:
             nursery.start_soon(each.open)
-    assert place.rows("SELECT version FROM schema_version") == [{"version": 1}]
+    assert place.rows("SELECT version FROM schema_version") == [{"version": 1}, {"version": 2}]
     for number, each in enumerate(stores):
         await each.add_telemetry([batch(number)])
         await each.close()
@@ -410,7 +413,7 @@ async def test_stores_may_open_an_empty_place_at_the_same_time(place: Place, loo
 
 async def test_a_newer_schema_is_left_alone(store: Store, place: Place) -> None:
     place.change("INSERT INTO schema_version VALUES (99, '9.9', 0)")
-    with pytest.raises(StoreError, match=r"version 99, newer than version 1") as caught:
+    with pytest.raises(StoreError, match=r"version 99, newer than version 2") as caught:
         await place.store().open()
     assert type(caught.value) is StoreError
 

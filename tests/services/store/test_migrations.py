@@ -8,13 +8,15 @@ import pytest
 from services.store import migrations
 from services.store.interface import StoreError
 from services.store.migrations import Migration
+from tests.services.store.cast import batch, seed_event
+from tests.services.store.places import Place, SqlitePlace
 
 # A version that was released never changes. When `tables` changes, write a new migration, and give
-# version 1 the tables as they were.
+# the versions before it the tables as they were.
 DIGESTS = {
-    "sqlite": "797b3e2eb729646f",
-    "postgres": "82a1b9f0e1da2688",
-    "timescale": "57b8ee08639469f7",
+    "sqlite": ["797b3e2eb729646f", "07074d36092328af"],
+    "postgres": ["82a1b9f0e1da2688", "f989a4092cfda966"],
+    "timescale": ["57b8ee08639469f7", "7ea2d03de78f062d"],
 }
 
 
@@ -22,12 +24,66 @@ def digest(migration: Migration) -> str:
     return hashlib.sha256("\n".join(migration.statements).encode()).hexdigest()[:16]
 
 
-def test_version_1_is_what_it_was() -> None:
-    assert {
-        "sqlite": digest(migrations.sqlite_migrations()[0]),
-        "postgres": digest(migrations.postgres_migrations(partitioned=True)[0]),
-        "timescale": digest(migrations.postgres_migrations(partitioned=False)[0]),
-    } == DIGESTS
+def test_versions_are_what_they_were() -> None:
+    found = {
+        "sqlite": migrations.sqlite_migrations(),
+        "postgres": migrations.postgres_migrations(partitioned=True),
+        "timescale": migrations.postgres_migrations(partitioned=False),
+    }
+    assert {name: [digest(step) for step in steps] for name, steps in found.items()} == DIGESTS
+
+
+def fill_version_1(place: Place) -> None:
+    """Make the place a store of version 1, with an event and an alert."""
+    if isinstance(place, SqlitePlace):
+        steps, more, texts = migrations.sqlite_migrations(), {}, "'[]'"
+    else:
+        steps = migrations.postgres_migrations(partitioned=True)
+        more, texts = {"observed_at": "now()", "received_at": "now()"}, "'{}'"
+    for statement in (migrations.VERSION_TABLE, *steps[0].statements):
+        place.change(statement)
+    place.change("INSERT INTO schema_version VALUES (1, '0.1', 0)")
+    whose = {"tenant_id": "'acme'", "agent_id": "'agent-1'", "hostname": "'h'", "event_id": "'e'"}
+    times = {"observed_at_unix_ms": "5", "received_at_unix_ms": "6"}
+    insert(place, "exit_events", {**whose, **times, **more, "pid": "7"})
+    words = ("alert_id", "rule", "severity", "detail", "event_type", "event_comm", "epoch")
+    numbers = ("event_pid", "score", "base_score", "lineage_bonus", "rarity_bonus")
+    own = {**dict.fromkeys(words, "'x'"), **dict.fromkeys(numbers, "1"), "techniques": texts}
+    own |= {"created_at_unix_ms": "5", "evidence": "'[]'", "sequence_bonus": "0"}
+    own |= {"rule_id": "''", "ancestry": "''"}
+    insert(place, "alerts", {**whose, **times, **own})
+
+
+def insert(place: Place, table: str, values: dict[str, str]) -> None:
+    names = ", ".join(values)
+    place.change(f"INSERT INTO {table} ({names}) VALUES ({', '.join(values.values())})")  # noqa: S608 - ours
+
+
+async def test_a_store_of_version_1_keeps_what_it_has(place: Place, loop: None) -> None:
+    """Its alerts are read as medium ones that fired once; its events are not in the history."""
+    fill_version_1(place)
+    store = place.store()
+    await store.open()
+    await store.add_telemetry([batch(0, events=[seed_event()], first_seq=1)])
+    chunks = [chunk async for chunk in store.history(since_unix_ms=0, until_unix_ms=1 << 50)]
+    assert [chunk.seqs for chunk in chunks] == [[1]]
+    await store.close()
+    (kept,) = place.rows("SELECT pid, seq, time_ns FROM exit_events")
+    assert kept == {"pid": 7, "seq": None, "time_ns": None}
+    (row,) = place.rows(
+        "SELECT level, lane, count, source, rule_references, processes, last_observed_at_unix_ms,"
+        " incident_id FROM alerts"
+    )
+    assert row == {
+        "level": "medium",
+        "lane": "page",
+        "count": 1,
+        "source": "agent",
+        "rule_references": [],
+        "processes": [],
+        "last_observed_at_unix_ms": 5,
+        "incident_id": None,
+    }
 
 
 def test_versions_follow_one_another() -> None:

@@ -5,11 +5,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.detection.events import ConnectEvent, ExecEvent, ExitEvent, ForkEvent, OpenEvent
+from actors.detection.events import (
+    ConnectEvent,
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    OpenEvent,
+    SeedEvent,
+)
 from services.store import lines, tables
+from services.store.alerts import alert_rows
 from services.store.rows import attributes, count_rows, event_rows
 from services.store.tables import Table
-from tests.services.store.cast import BOOT_NS, EPOCH, NOW_MS, alert, batch, invalid, mixed
+from tests.services.store.cast import (
+    BOOT_NS,
+    EPOCH,
+    NOW_MS,
+    alert,
+    batch,
+    invalid,
+    mixed,
+    seed_event,
+)
 from transport.messages import CanonicalBatch, Host, Rejected, encode, event_id
 
 STRUCTS: dict[str, type[msgspec.Struct]] = {
@@ -18,6 +35,7 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "connect_events": ConnectEvent,
     "exit_events": ExitEvent,
     "fork_events": ForkEvent,
+    "seed_events": SeedEvent,
 }
 
 
@@ -28,11 +46,11 @@ def test_a_table_has_every_field_of_its_event(table: Table) -> None:
 
 
 def test_rows_are_as_wide_as_their_tables() -> None:
-    found = event_rows([batch(events=mixed(12))], texts=list)
+    found = event_rows([batch(events=[*mixed(12), seed_event()])], texts=list)
     for table in tables.EVENT_TABLES:
         assert {len(row) for row in found[table.name]} == {len(table.names)}
     assert lines.Line._fields == tables.BATCHES.names
-    assert len(lines.alert_rows([alert()], texts=list)[0]) == len(tables.ALERTS.names)
+    assert len(alert_rows([alert()], texts=list)[0]) == len(tables.ALERTS.names)
     (refused,) = lines.invalid_rows([invalid()])
     assert dict(zip(tables.INVALID.names, refused, strict=True))["size_bytes"] == 12
 

@@ -17,7 +17,7 @@ def test_every_event_table_becomes_a_hypertable() -> None:
             f"SELECT create_hypertable('{table.name}', 'received_at',"
             " chunk_time_interval => INTERVAL '1 day')" in statements
         )
-    assert len([text for text in statements if "timescaledb.compress," in text]) == 5
+    assert len([text for text in statements if "timescaledb.compress," in text]) == 6
 
 
 def test_policies_are_those_of_the_configuration() -> None:

@@ -1,0 +1,39 @@
+"""The built-in rules and sequences: the files of ``builtin/``, in the order of their alerts."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+from actors.detection.rulefile import parse_rule
+from actors.detection.rules import AnyRule
+from actors.detection.ruleset import RuleSet
+from actors.detection.settings import FilterSettings
+
+NAMES = (
+    "unexpected-shell-spawn",
+    "sensitive-file-read",
+    "suspicious-port",
+    "shell-outbound-connection",
+    "first-network-caller",
+    "obfuscated-command",
+    "reverse-shell",
+    "credential-access-execution",
+    "rapid-spawning",
+)
+
+
+def text_of(name: str) -> str:
+    """Return the file of a built-in rule."""
+    return (resources.files("actors.detection") / "builtin_rules" / f"{name}.toml").read_text()
+
+
+@cache
+def builtin_rules() -> tuple[AnyRule, ...]:
+    """Return all of them."""
+    return tuple(parse_rule(text_of(name).encode(), path=f"{name}.toml") for name in NAMES)
+
+
+def builtin_set(settings: FilterSettings) -> RuleSet:
+    """Return a rule set of the built-in rules alone."""
+    return RuleSet(settings, builtin_rules())

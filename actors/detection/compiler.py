@@ -1,0 +1,386 @@
+"""The compiler: conditions become functions, sorted by what they need to be asked.
+
+Gates need nothing but a few numbers of the event and run first; program checks are about the
+program and its launcher alone, so that their answer can be remembered; late checks come last.
+*Literals* are texts of which one must be in the event's text for the condition to hold: they are
+searched for all rules at once, and a rule whose literals are not there is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from actors.detection import predicates
+from actors.detection.conditions import (
+    AllOf,
+    AnyOf,
+    Condition,
+    EventType,
+    Not,
+    RuleError,
+    Test,
+    all_of,
+    any_of,
+    tests_of,
+)
+from actors.detection.events import OpenEvent
+from actors.detection.fields import About, Field, field
+from actors.detection.names import NameList
+from actors.detection.observation import Observation
+from actors.detection.paths import SensitivePaths
+from actors.detection.predicates import Predicate
+from actors.detection.settings import FilterSettings
+
+GateCheck: TypeAlias = Callable[[Any], bool]
+Check: TypeAlias = Callable[[Observation], bool]
+
+_LITERAL_MIN = 3
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """A condition ready to run."""
+
+    gates: tuple[GateCheck, ...]
+    """Of the raw event."""
+    program_checks: tuple[Check, ...]
+    late_checks: tuple[Check, ...]
+    literals: tuple[str, ...]
+    """Lower case; one of them is in `searched_text` if the condition holds. Empty: unknown."""
+    mixed: Condition | None = None
+    """What the late checks ask, if a part is about the program alone: once that is known, less
+    is left to ask."""
+
+
+class Compiler:
+    """Compiles conditions for one set of settings; equal tests share one function.
+
+    Args:
+        settings: what the lists are that ``listed`` and ``trusted`` name.
+    """
+
+    def __init__(self, settings: FilterSettings) -> None:
+        self.parents_asked: set[EventType] = set()
+        """Types of events with conditions about what the parent runs."""
+        self._settings = settings
+        self._paths: dict[str, SensitivePaths] = {}
+        self._names: dict[str, NameList] = {}
+        self._made: dict[tuple[EventType, Condition], Check] = {}
+        self._gates: dict[tuple[EventType, Condition], GateCheck] = {}
+        self.needs_command_lines = False
+        """Whether a condition asks for the command line of a process that is not just starting."""
+
+    def compile(self, condition: Condition, event: EventType) -> Compiled | None:
+        """Prepare a condition on one type of event; None if it can never hold there.
+
+        Raises:
+            RuleError: A field is unknown, or is compared with what does not suit it.
+        """
+        terms = condition.of if isinstance(condition, AllOf) else (condition,)
+        gates: list[GateCheck] = []
+        checks: dict[About, list[Check]] = {"event": [], "program": [], "process": []}
+        last: list[Check] = []
+        anchors: list[tuple[str, ...]] = []
+        late: list[Condition] = []
+        mixed = False
+        for term in terms:
+            if self._is_gate(term, event):
+                gates.append(self._gate(term, event))
+                continue
+            fields = _fields(term, event)
+            if isinstance(term, Test) and not fields and term.op != "exists":
+                return None
+            check = self.check(term, event)
+            about = _about(fields)
+            if any(each.last for each in fields):
+                last.append(check)
+            else:
+                checks[about].append(check)
+            if about != "program":
+                late.append(term)
+                mixed = mixed or any(each.about == "program" for each in fields)
+            if anchor := _anchor(term, event):
+                anchors.append(anchor)
+        return Compiled(
+            gates=tuple(gates),
+            program_checks=tuple(checks["program"]),
+            late_checks=(*checks["event"], *checks["process"], *last),
+            literals=max(anchors, key=_selectivity, default=()),
+            mixed=all_of(late) if mixed else None,
+        )
+
+    def rest(self, mixed: Condition, event: EventType, seen: Observation) -> Compiled | None:
+        """Return what is left to ask of a mixed condition, the program being known; None: it fails.
+
+        Args:
+            mixed: Of `Compiled`.
+            event: The type of event.
+            seen: Any event of the program and launcher.
+        """
+        left = self._fold(mixed, event, seen)
+        if isinstance(left, bool):
+            return Compiled((), (), (), ()) if left else None
+        terms = left.of if isinstance(left, AllOf) else (left,)
+        anchors = filter(None, (_anchor(term, event) for term in terms))
+        return Compiled(
+            gates=(),
+            program_checks=(),
+            late_checks=tuple(self.check(term, event) for term in terms),
+            literals=max(anchors, key=_selectivity, default=()),
+        )
+
+    def _fold(self, condition: Condition, event: EventType, seen: Observation) -> Condition | bool:
+        """Replace every test about the program by its answer."""
+        match condition:
+            case Test():
+                found = field(event, condition.field)
+                if found is None or found.about != "program":
+                    return condition
+                return self.check(condition, event)(seen)
+            case Not():
+                inner = self._fold(condition.of, event, seen)
+                return not inner if isinstance(inner, bool) else Not(inner)
+        stops = isinstance(condition, AnyOf)  # what decides the whole
+        left = []
+        for each in condition.of:
+            part = self._fold(each, event, seen)
+            if not isinstance(part, bool):
+                left.append(part)
+            elif part is stops:
+                return stops
+        if not left:
+            return not stops
+        return any_of(left) if stops else all_of(left)
+
+    def names(self, setting: str) -> NameList:
+        """Return the compiled list of that name; there is one of each.
+
+        Raises:
+            RuleError: ``[filters]`` has no such list of names.
+        """
+        if setting not in self._names:
+            self._names[setting] = NameList(self._list(setting, str))
+        return self._names[setting]
+
+    # Tests
+
+    def _is_gate(self, term: Condition, event: EventType) -> bool:
+        test = term.of if isinstance(term, Not) else term
+        if not isinstance(test, Test) or test.op in {"exists", "same_as"}:
+            return False
+        found = field(event, test.field)
+        if found is None or found.last:
+            return False
+        return found.gate or (found.kind == "file" and test.op == "listed")
+
+    def _gate(self, term: Condition, event: EventType) -> GateCheck:
+        key = (event, term)
+        if key not in self._gates:
+            if isinstance(term, Not):
+                self._gates[key] = _negated(self._gate(term.of, event))
+            elif isinstance(term, Test):
+                found = field(event, term.field)
+                if found is None:
+                    raise RuleError(f"{event} events have no field {term.field!r}")
+                self._gates[key] = self._of_event(term, found)
+        return self._gates[key]
+
+    def check(self, condition: Condition, event: EventType) -> Check:
+        """Return the function that asks a condition of an observation; equal ones share it."""
+        key = (event, condition)
+        if key not in self._made:
+            self._made[key] = self._make(condition, event)
+        return self._made[key]
+
+    def _make(self, condition: Condition, event: EventType) -> Check:
+        match condition:
+            case Not():
+                return _negated(self.check(condition.of, event))
+            case AllOf():
+                every = tuple(self.check(each, event) for each in condition.of)
+                return lambda seen: all(check(seen) for check in every)
+            case AnyOf():
+                some = tuple(self.check(each, event) for each in condition.of)
+                return lambda seen: any(check(seen) for check in some)
+        return self._test(condition, event)
+
+    def _test(self, test: Test, event: EventType) -> Check:
+        found = field(event, test.field)
+        if test.op == "exists":
+            wanted = bool(test.values[0])
+            if found is None:
+                return lambda _seen: not wanted
+            value = _of_observation(found)
+            return lambda seen: (value(seen) is not None) is wanted
+        if found is None:
+            return lambda _seen: False
+        if test.field in {"parent.exe", "parent.comm"}:
+            self.parents_asked.add(event)
+        if found.about == "process" and test.field.endswith("command_line"):
+            self.needs_command_lines = True
+        if test.op == "same_as":
+            return self._same_as(test, found, event)
+        return self._about_value(test, found)
+
+    def _about_value(self, test: Test, found: Field) -> Check:
+        if found.gate or (found.kind == "file" and test.op == "listed"):
+            holds = self._of_event(test, found)
+            return lambda seen: holds(seen.event)
+        predicate = self._predicate(test, found)
+        if found.kind in {"text", "file"} and not test.cased:
+            return _on_lowered(test.field, _of_observation(found), predicate)
+        return _guarded(_of_observation(found), predicate)
+
+    def _of_event(self, test: Test, found: Field) -> GateCheck:
+        """What needs the event alone: a gate, wherever in the condition it stands."""
+        if found.kind == "file" and test.op == "listed":
+            return self._opens_listed(str(test.values[0]))
+        predicate = self._predicate(test, found)
+        if found.kind == "text" and not test.cased:
+            return _guarded(lambda event: _lowered(found.get(event)), predicate)
+        return _guarded(found.get, predicate)
+
+    def _same_as(self, test: Test, found: Field, event: EventType) -> Check:
+        other = field(event, str(test.values[0]))
+        if other is None:
+            return lambda _seen: False
+        one, two = _of_observation(found), _of_observation(other)
+        cased = test.cased
+
+        def holds(seen: Observation) -> bool:
+            left, right = one(seen), two(seen)
+            if left is None or right is None:
+                return False
+            if cased or not (isinstance(left, str) and isinstance(right, str)):
+                return bool(left == right)
+            return left.lower() == right.lower()
+
+        return holds
+
+    def _predicate(self, test: Test, found: Field) -> Predicate:
+        if test.op in {"listed", "trusted"}:
+            return self._on_list(test, found)
+        match found.kind:
+            case "text" | "file":
+                return predicates.text_predicate(test)
+            case "words":
+                return predicates.words_predicate(test)
+            case "program":
+                words = predicates.words_predicate(test)
+                return lambda program: words(program.names)
+            case "number" | "port":
+                return predicates.number_predicate(test)
+            case "flag":
+                return predicates.flag_predicate(test)
+
+    def _on_list(self, test: Test, found: Field) -> Predicate:
+        name = str(test.values[0])
+        if len(test.values) != 1:
+            raise RuleError(f"{test.field}: {test.op!r} takes the name of one list")
+        match found.kind, test.op:
+            case "program", "trusted":
+                return self.names(name).trusts
+            case "program", "listed":
+                return self.names(name).detects
+            case "port", "listed":
+                ports = frozenset(self._list(name, int))
+                return lambda port: port in ports
+        raise RuleError(f"{test.field}: {test.op!r} does not suit it")
+
+    def _opens_listed(self, setting: str) -> GateCheck:
+        """Whether an opened file is on a list, wherever it is mounted."""
+        if setting not in self._paths:
+            self._paths[setting] = SensitivePaths(self._list(setting, str))
+        paths = self._paths[setting]
+
+        def opens(event: OpenEvent) -> bool:
+            if event.resolved:
+                matches = paths.matches
+                return matches(event.filename) or (event.origin != "" and matches(event.origin))
+            return paths.matches_unresolved(event.filename)
+
+        return opens
+
+    def _list(self, setting: str, kind: type) -> tuple[Any, ...]:
+        entries = getattr(self._settings, setting, None)
+        if not isinstance(entries, tuple) or not all(isinstance(each, kind) for each in entries):
+            what = "ports" if kind is int else "names"
+            raise RuleError(f"{setting!r} is not a list of {what} in [filters]")
+        return entries
+
+
+def _fields(condition: Condition, event: EventType) -> list[Field]:
+    found = (field(event, test.field) for test in tests_of(condition))
+    return [each for each in found if each is not None]
+
+
+def _about(fields: list[Field]) -> About:
+    kinds = {each.about for each in fields}
+    return kinds.pop() if len(kinds) == 1 else "process" if kinds else "event"
+
+
+def _anchor(condition: Condition, event: EventType) -> tuple[str, ...]:
+    """Literals of which one is in the event's text if the condition holds; empty: unknown."""
+    match condition:
+        case Test():
+            found = field(event, condition.field)
+            if found is None or not found.searched:
+                return ()
+            pieces = predicates.literals(condition)
+            return pieces if all(len(each) >= _LITERAL_MIN for each in pieces) else ()
+        case AllOf():
+            return max((_anchor(each, event) for each in condition.of), key=_selectivity)
+        case AnyOf():
+            parts = [_anchor(each, event) for each in condition.of]
+            return tuple(each for part in parts for each in part) if all(parts) else ()
+        case Not():
+            return ()
+
+
+def every_literal(condition: Condition, event: EventType) -> set[str]:
+    """Return all literals that may be searched for when only a part of a condition is left."""
+    anchors = (_anchor(test, event) for test in tests_of(condition))
+    return {literal for anchor in anchors for literal in anchor}
+
+
+def _selectivity(literals: tuple[str, ...]) -> tuple[int, int]:
+    return (min(map(len, literals), default=0), -len(literals))
+
+
+def _of_observation(found: Field) -> Callable[[Observation], Any]:
+    get = found.get
+    return (lambda seen: get(seen.event)) if found.about == "event" else get
+
+
+def _lowered(value: str | None) -> str | None:
+    return None if value is None else value.lower()
+
+
+def _on_lowered(name: str, get: Callable[[Observation], str | None], predicate: Predicate) -> Check:
+    """Ask about a text in lower case, which is made once per event."""
+
+    def check(seen: Observation) -> bool:
+        texts = seen.texts
+        if texts is None:
+            texts = seen.texts = {}
+        if name in texts:
+            value = texts[name]
+        else:
+            value = texts[name] = _lowered(get(seen))
+        return value is not None and predicate(value)
+
+    return check
+
+
+def _guarded(get: Callable[[Any], Any], predicate: Predicate) -> Callable[[Any], bool]:
+    def check(subject: Any) -> bool:
+        value = get(subject)
+        return value is not None and predicate(value)
+
+    return check
+
+
+def _negated(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda subject: not check(subject)

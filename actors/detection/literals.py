@@ -1,0 +1,47 @@
+"""Literal search: which of many literals are in a text, in one pass over it.
+
+With pyahocorasick where it is installed; without, one search per literal: slower, the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+try:
+    import ahocorasick
+except ImportError:  # the agent does without
+    ahocorasick = None
+
+
+class Literals:
+    """Maps literals to the numbers of those who wait for them.
+
+    Args:
+        waiting: the literals, in lower case, each with numbers.
+        plain: search one by one even where pyahocorasick is installed.
+    """
+
+    def __init__(self, waiting: Mapping[str, Iterable[int]], *, plain: bool = False) -> None:
+        self._pairs = tuple((literal, frozenset(numbers)) for literal, numbers in waiting.items())
+        self._automaton: Any = None
+        if self._pairs and ahocorasick is not None and not plain:
+            self._automaton = ahocorasick.Automaton()
+            for literal, numbers in self._pairs:
+                self._automaton.add_word(literal, numbers)
+            self._automaton.make_automaton()
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def find(self, text: str) -> set[int]:
+        """Return the numbers of all literals that are in a text; it must be in lower case."""
+        found: set[int] = set()
+        if self._automaton is not None:
+            for _, numbers in self._automaton.iter(text):
+                found |= numbers
+        else:
+            for literal, numbers in self._pairs:
+                if literal in text:
+                    found |= numbers
+        return found

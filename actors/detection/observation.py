@@ -1,0 +1,69 @@
+"""An event as rules see it: with the process that did it, and what is remembered of its host."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeAlias
+
+import msgspec
+
+from actors.detection.events import ConnectEvent, ExecEvent, OpenEvent
+from actors.detection.process_table import ProcessTable
+from actors.detection.processes import Process
+from actors.detection.programs import Program
+
+ObservedEvent: TypeAlias = ExecEvent | OpenEvent | ConnectEvent
+
+_MAX_CALLERS = 8192
+
+
+class Callers:
+    """The programs that have used the network; the one first seen goes first."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[str, None] = OrderedDict()
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def is_first(self, key: str) -> bool:
+        """Whether this program was never seen on the network; from now on it was."""
+        if key in self.known:
+            return False
+        self.known[key] = None
+        if len(self.known) > _MAX_CALLERS:
+            self.known.popitem(last=False)
+            self.dropped += 1
+        return True
+
+
+class HostState(msgspec.Struct, gc=False):
+    """What rules may ask of the host on which an event happened."""
+
+    hostname: str
+    table: ProcessTable
+    callers: Callers
+
+
+class Observation(msgspec.Struct, gc=False):
+    """An event with the process that did it."""
+
+    event: ObservedEvent
+    process: Process
+    program: Program
+    """What the process runs; for an exec, the new program."""
+    host: HostState
+    launcher: Program | None = None
+    """For an exec, the program that made it; None when nothing is known of it."""
+    parent_program: Program | None = None
+    """What the process that started it runs, where a rule asks for it."""
+    note: str = ""
+    """What a check found, for the alert's sentence."""
+    texts: dict[str, str | None] | None = None
+    """Texts of fields that were asked for already, in lower case."""
+
+    @property
+    def parent(self) -> Process | None:
+        """The process that started this one, while it is known."""
+        return self.host.table.parent(self.process)

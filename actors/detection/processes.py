@@ -1,0 +1,85 @@
+"""A process as detection remembers it, and the records of the table of them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from actors.detection.events import Identity
+from actors.detection.programs import Program
+from actors.detection.scoring import ScoreSheet
+
+
+class Process(msgspec.Struct, eq=False, gc=False):
+    """One process, alive or recently gone."""
+
+    identity: Identity
+    parent: Identity | None
+    """The process that forked it, whether or not it is (still) in the table."""
+    program: Program
+    uid: int
+    """-1 when unknown."""
+    exec_ns: int = 0
+    """Time of its latest exec; 0 when it still runs what it inherited."""
+    exit_ns: int = 0
+    """0 while it runs."""
+    rarity: int = 0
+    """The greatest rarity bonus of its execs: running something common later wins nothing."""
+    sheet: ScoreSheet | None = None
+    """Rules seen on it."""
+    command_line: str = ""
+    """Its arguments as one line, cut; empty when unknown, or where no rule asks for them."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its exit was not seen yet."""
+        return not self.exit_ns
+
+
+class ProcessState(msgspec.Struct, frozen=True, array_like=True):
+    """A process as a snapshot has it."""
+
+    identity: Identity
+    parent: Identity | None
+    program: int
+    """Which of the programs."""
+    uid: int
+    exec_ns: int
+    exit_ns: int
+    rarity: int
+    sheet: ScoreSheet | None
+    command_line: str
+
+
+class TableState(msgspec.Struct, frozen=True):
+    """A whole table as a snapshot has it; orders matter, for they say what is forgotten next."""
+
+    programs: tuple[tuple[str, str, str, bool], ...]
+    """comm, exe, filename, system_exe."""
+    processes: tuple[ProcessState, ...]
+    holders: tuple[Identity, ...]
+    """Who had each pid last."""
+    exited: tuple[Identity, ...]
+    kept_for_children: tuple[Identity, ...]
+    newest_ns: int
+    due_ns: int
+    counts: tuple[int, int, int, int, int]
+    """expired, evicted_exited, evicted_alive, unannounced, superseded."""
+
+
+class TableStatistics(msgspec.Struct, frozen=True):
+    """What the process table holds and what it had to forget."""
+
+    processes: int
+    """Entries now."""
+    exited: int
+    """Of these, processes that have ended."""
+    expired: int
+    """Ended processes forgotten in due time."""
+    evicted_exited: int
+    """Ended processes forgotten early, for lack of room."""
+    evicted_alive: int
+    """Running processes forgotten for lack of room."""
+    unannounced: int
+    """Processes first met by neither a seed nor a fork."""
+    superseded: int
+    """Processes whose exit was not seen, ended by the reuse of their pid."""

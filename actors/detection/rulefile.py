@@ -1,0 +1,303 @@
+"""Rule files: Lavender's own rules and sequences, one to a file, as TOML that people write.
+
+What a file looks like is told by the built-in ones in ``builtin_rules/`` and by ``docs/RULES.md``.
+A file is data: nothing in it is ever executed, and whatever is wrong with it is one `RuleFileError`
+that names file, line and reason.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from actors.detection.condition_text import parse_condition
+from actors.detection.conditions import (
+    AllOf,
+    Condition,
+    EventType,
+    Not,
+    Op,
+    RuleError,
+    Test,
+    Value,
+    all_of,
+    any_of,
+)
+from actors.detection.rules import (
+    AnyRule,
+    Exclusion,
+    Id,
+    Level,
+    Match,
+    Rule,
+    RuleTest,
+    Scope,
+    Sequence,
+    Status,
+    Step,
+)
+
+SIZE_MAX_BYTES = 1 << 20
+_TESTS_MAX = 200
+_MANY_VALUED = ("argv", "program", "launcher", "access")
+_LINE = re.compile(r"\(at line (\d+), column \d+\)")
+
+_Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
+_Reference: TypeAlias = Annotated[str, Meta(max_length=1000)]
+_Text: TypeAlias = Annotated[str, Meta(max_length=8192)]
+_Values: TypeAlias = Value | list[Value]
+_Selection: TypeAlias = dict[_Key, _Values] | list[dict[_Key, _Values]]
+_Selections: TypeAlias = Annotated[dict[_Key, _Selection], Meta(max_length=256)]
+
+_OPS: dict[str, Op] = {
+    **{op: op for op in ("contains", "startswith", "endswith", "glob", "re", "cidr")},
+    **{op: op for op in ("lt", "lte", "gt", "gte", "exists", "same_as", "listed", "trusted")},
+}
+
+
+class RuleFileError(ValueError):
+    """A rule file cannot be used.
+
+    Args:
+        path: Which file.
+        line: Where, 0 when it is not known.
+        reason: What is wrong and what would be right.
+    """
+
+    def __init__(self, path: str, line: int, reason: str) -> None:
+        super().__init__(f"{path}:{line}: {reason}" if line else f"{path}: {reason}")
+        self.path = path
+        self.line = line
+        self.reason = reason
+
+
+class _Strict(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+class _Exclusion(_Strict, kw_only=True):
+    owner: _Text
+    reason: _Text
+    expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
+    match: dict[_Key, _Values]
+
+
+class _Test(_Strict, kw_only=True):
+    name: _Text
+    matches: bool = True
+    events: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1, max_length=1000)]
+
+
+class _Step(_Strict, kw_only=True):
+    event: EventType
+    condition: _Text = ""
+    selections: _Selections
+    by: Annotated[tuple[str, ...], Meta(max_length=8)] | None = None
+
+
+class _Sequence(_Strict, kw_only=True):
+    steps: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
+    scope: Scope = "lineage"
+    ordered: bool = True
+    count: Annotated[int, Meta(ge=1, le=1000)] = 1
+    distinct: str = ""
+    by: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    within_secs: Annotated[int, Meta(ge=1, le=86_400)] | None = None
+    until: str = ""
+
+
+class _File(_Strict, kw_only=True):
+    id: Id
+    title: _Text
+    label: Annotated[str, Meta(min_length=1, max_length=200)] = ""
+    description: _Text = ""
+    author: Annotated[str, Meta(max_length=1000)] = ""
+    references: Annotated[tuple[_Reference, ...], Meta(max_length=32)] = ()
+    level: Level = "medium"
+    points: Annotated[int, Meta(ge=0, le=1000)] = 0
+    techniques: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^T\d{4}(\.\d{3})?$")], ...], Meta(max_length=32)
+    ] = ()
+    status: Status = "active"
+    detail: Annotated[str, Meta(max_length=500)] = ""
+    event: EventType | None = None
+    condition: _Text = ""
+    selections: _Selections = {}
+    sequence: _Sequence | None = None
+    steps: Annotated[dict[str, _Step], Meta(max_length=32)] = {}
+    exclusions: Annotated[tuple[_Exclusion, ...], Meta(max_length=200)] = ()
+    tests: Annotated[tuple[_Test, ...], Meta(max_length=_TESTS_MAX)] = ()
+
+
+def parse_rule(raw: bytes, *, path: str) -> AnyRule:
+    """Make a rule of the content of a file.
+
+    Raises:
+        RuleFileError: It cannot be used.
+    """
+    if len(raw) > SIZE_MAX_BYTES:
+        raise RuleFileError(path, 0, f"is larger than {SIZE_MAX_BYTES >> 20} MiB, the most allowed")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise RuleFileError(path, line, "is not UTF-8") from error
+    try:
+        file = msgspec.convert(tomllib.loads(text), _File)
+        return _rule(file)
+    except tomllib.TOMLDecodeError as error:
+        where = _LINE.search(str(error))
+        raise RuleFileError(path, int(where[1]) if where else 0, str(error)) from error
+    except RecursionError as error:
+        raise RuleFileError(path, 0, "is nested too deeply") from error
+    except msgspec.ValidationError as error:
+        message, _, where_text = str(error).partition(" - at `$")
+        keys = re.findall(r"[A-Za-z_|.]+", where_text)
+        unknown = re.search(r"unknown field `([^`]+)`", message)
+        line = _line_of(text, [*keys, unknown[1]] if unknown else keys)
+        key = where_text.strip("`").lstrip(".")
+        raise RuleFileError(path, line, f"{key}: {message}" if key else message) from error
+    except RuleError as error:
+        line = _line_of(text, re.findall(r"[\w.]+", str(error))[:1])
+        raise RuleFileError(path, line, str(error)) from error
+
+
+def _line_of(text: str, keys: Iterable[str]) -> int:
+    """The line on which the last of these keys that is found stands; 0 for none."""
+    found = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.lstrip(" [\"'")
+        for key in keys:
+            if stripped.startswith(key) and re.match(r"[\s\]\"'|.=]|$", stripped[len(key) :]):
+                found = number
+    return found
+
+
+def _rule(file: _File) -> AnyRule:
+    described: dict[str, Any] = {
+        name: getattr(file, name)
+        for name in (
+            *("id", "title", "description", "author", "references"),
+            *("level", "points", "techniques", "status"),
+        )
+    }
+    described["label"] = file.label or file.title
+    described["exclusions"] = tuple(_exclusion(each) for each in file.exclusions)
+    described["tests"] = tuple(RuleTest(**msgspec.structs.asdict(each)) for each in file.tests)
+    if file.sequence is not None:
+        if file.event or file.condition or file.selections or file.detail:
+            raise RuleError("sequence: has steps, and no event, condition, selections or detail")
+        return _sequence(file.sequence, file.steps, described)
+    if file.event is None:
+        raise RuleError("event: say which event the rule is about: exec, open or connect")
+    if file.steps:
+        raise RuleError("steps: belong to a sequence; write [sequence]")
+    when = _condition(file.condition, file.selections)
+    return Rule(**described, matches=(Match(file.event, when),), detail=file.detail)
+
+
+def _sequence(sequence: _Sequence, steps: dict[str, _Step], described: dict[str, Any]) -> Sequence:
+    named = {*sequence.steps, *([sequence.until] if sequence.until else ())}
+    for name in sorted(named - steps.keys()):
+        raise RuleError(f"steps: there is no [steps.{name}]")
+    for name in sorted(steps.keys() - named):
+        raise RuleError(f"steps.{name}: is not used by the sequence")
+    matches = {
+        name: Match(step.event, _condition(step.condition, step.selections))
+        for name, step in steps.items()
+    }
+    made = []
+    for name in sequence.steps:
+        by = steps[name].by
+        made.append(Step((matches[name],), sequence.by if by is None else by))
+    return Sequence(
+        **described,
+        steps=tuple(made),
+        scope=sequence.scope,
+        ordered=sequence.ordered,
+        count=sequence.count,
+        distinct=sequence.distinct,
+        window_secs=sequence.within_secs,
+        until=(matches[sequence.until],) if sequence.until else (),
+    )
+
+
+def _exclusion(exclusion: _Exclusion) -> Exclusion:
+    if not exclusion.reason.strip() or not exclusion.owner.strip():
+        raise RuleError("exclusions: needs an owner and a reason")
+    return Exclusion(
+        when=_all(exclusion.match),
+        owner=exclusion.owner,
+        reason=exclusion.reason,
+        expires=exclusion.expires,
+    )
+
+
+def _condition(text: str, selections: _Selections) -> Condition:
+    if not selections:
+        raise RuleError("selections: there is none")
+    made = {name: _selection(each) for name, each in selections.items()}
+    if not text and len(made) > 1:
+        raise RuleError("condition: say how the selections go together")
+    condition = parse_condition(text or next(iter(made)), made)
+    _refuse_impossible(condition)
+    return condition
+
+
+def _selection(selection: _Selection) -> Condition:
+    if isinstance(selection, dict):
+        return _all(selection)
+    if not selection:
+        raise RuleError("selections: one is an empty list")
+    return any_of([_all(each) for each in selection])
+
+
+def _all(tests: dict[str, _Values]) -> Condition:
+    if not tests:
+        raise RuleError("selections: one is empty")
+    return all_of([_test(key, values) for key, values in tests.items()])
+
+
+def _test(key: str, values: _Values) -> Condition:
+    """``field|op|all|cased|not = value`` or a list of values, of which one suffices."""
+    name, *modifiers = key.split("|")
+    many = tuple(values) if isinstance(values, list) else (values,)
+    if not many:
+        raise RuleError(f"{key}: an empty list matches nothing")
+    ops = [each for each in modifiers if each in _OPS]
+    other = set(modifiers) - set(ops) - {"all", "cased"}
+    if len(ops) > 1 or other:
+        wrong = min(other) if other else " and ".join(ops)
+        known = ", ".join([*_OPS, "all", "cased"])
+        raise RuleError(f"{key}: cannot use {wrong!r}; modifiers are {known}")
+    op: Op = _OPS[ops[0]] if ops else "equals"
+    cased = "cased" in modifiers
+    if "all" in modifiers:
+        return AllOf(tuple(Test(name, op, (each,), cased) for each in many))
+    return Test(name, op, many, cased)
+
+
+def _refuse_impossible(condition: Condition) -> None:
+    """Refuse a conjunction that wants a field to be two things at once, or something and not."""
+    terms = condition.of if isinstance(condition, AllOf) else ()
+    wanted: dict[str, set[Value]] = {}
+    for term in terms:
+        if isinstance(term, Not) and term.of in terms:
+            what = _named(term.of)
+            raise RuleError(f"condition: can never hold: asks for {what} and its opposite")
+        if not isinstance(term, Test) or term.op != "equals" or term.field in _MANY_VALUED:
+            continue
+        values = {each.lower() if isinstance(each, str) else each for each in term.values}
+        both = wanted.setdefault(term.field, values) & values
+        if not both:
+            raise RuleError(f"{term.field}: can never be all that the condition wants at once")
+        wanted[term.field] = both
+
+
+def _named(condition: Condition) -> str:
+    return condition.field if isinstance(condition, Test) else "a part"

@@ -1,0 +1,298 @@
+"""The rule book: the rules in force, read from the configuration folder and the built-in files.
+
+Rules of the folder are files: ``*.toml`` in Lavender's own form, ``*.json`` compiled by
+``python -m services.detection rules compile``, and, where a reader for them is given, Sigma's
+``*.yml``. A rule with the id of a built-in one takes its place. What cannot be used is quarantined:
+it is a row with its reason, and the others work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from actors.detection.builtin import builtin_rules
+from actors.detection.conditions import RuleError
+from actors.detection.quality import check_rule
+from actors.detection.rulefile import SIZE_MAX_BYTES, RuleFileError, parse_rule
+from actors.detection.rules import AnyRule, Level, Rule
+from actors.detection.ruleset import RuleSet
+from actors.detection.settings import FilterSettings
+
+LEVELS: tuple[Level, ...] = ("informational", "low", "medium", "high", "critical")
+FILES_MAX = 10_000
+COMPILED_MAX_BYTES = 64 << 20
+BUILT_IN = "built-in"
+
+
+class RulesSettings(BaseModel):
+    """``[rules]``: which rules are in force, beside the built-in ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: Path = Field(
+        default=Path("rules"),
+        description="Rule files, read again when they change; relative to lavender.toml's folder.",
+    )
+    disabled: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
+        default=(), max_length=10_000, description="Ids of rules that are not in force."
+    )
+    min_level: Level = Field(
+        default="informational", description="Rules below this level are not in force."
+    )
+    reload_secs: float = Field(
+        default=5.0, ge=0.1, le=3600, description="How often to look for changed rule files."
+    )
+
+
+def folder_of(settings: RulesSettings, config: Path | None) -> Path | None:
+    """The folder of the rule files, absolute; None without a configuration beside which it lies."""
+    return None if config is None else config.absolute().parent / settings.folder
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A rule, or a file, that is not in force because something is wrong or missing."""
+
+    file: str
+    line: int
+    reason: str
+    id: str = ""
+    title: str = ""
+    unsupported: bool = False
+    """Nothing is wrong with it: Lavender has no events for it."""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was read from files: rules, each with its file, and what cannot be used."""
+
+    rules: Sequence[tuple[AnyRule, str]] = ()
+    unusable: Sequence[Unusable] = ()
+
+
+Reader: TypeAlias = Callable[[Sequence[Path]], Found]
+"""Reads files of one form, all at once: rules may refer to each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of ``rules list``."""
+
+    id: str
+    title: str
+    source: str
+    """``built-in``, ``lavender`` or ``sigma``."""
+    status: Literal["active", "disabled", "unsupported"]
+    reason: str
+    file: str
+
+
+@dataclass(frozen=True)
+class RuleBook:
+    """The rules in force, and what is to be said of the others."""
+
+    rules: RuleSet
+    rows: Sequence[Row]
+    unusable: Sequence[Unusable] = field(default=())
+
+    def digest(self) -> bytes:
+        """What changes when the rules in force do."""
+        active = (*self.rules.rules, *self.rules.sequences)
+        return hashlib.sha256(msgspec.json.encode(active)).digest()
+
+
+def read_toml(paths: Sequence[Path]) -> Found:
+    """Read Lavender's own rule files."""
+    rules, unusable = [], []
+    for path in paths:
+        try:
+            rules.append((parse_rule(_read(path, SIZE_MAX_BYTES), path=str(path)), str(path)))
+        except RuleFileError as error:
+            unusable.append(Unusable(str(path), error.line, error.reason))
+    return Found(rules, unusable)
+
+
+_decode_compiled = msgspec.json.Decoder(list[AnyRule]).decode
+
+
+def read_compiled(paths: Sequence[Path]) -> Found:
+    """Read files of compiled rules."""
+    rules: list[tuple[AnyRule, str]] = []
+    unusable = []
+    for path in paths:
+        try:
+            raw = _read(path, COMPILED_MAX_BYTES)
+            rules += [(rule, str(path)) for rule in _decode_compiled(raw)]
+        except RuleFileError as error:
+            unusable.append(Unusable(str(path), error.line, error.reason))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            unusable.append(Unusable(str(path), 0, f"not compiled rules: {error}"))
+    return Found(rules, unusable)
+
+
+READERS: Mapping[str, Reader] = {".toml": read_toml, ".json": read_compiled}
+"""What every program can read."""
+
+
+def find_files(paths: Iterable[Path], suffixes: Iterable[str]) -> list[Path]:
+    """Rule files among paths: files themselves, and those anywhere in folders, in order of name.
+
+    Raises:
+        RuleFileError: A path is not there, or there are too many.
+    """
+    wanted = set(suffixes)
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += (each for each in sorted(path.rglob("*")) if each.suffix in wanted)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise RuleFileError(str(path), 0, "is not there")
+    if len(found) > FILES_MAX:
+        raise RuleFileError(str(found[0].parent), 0, f"has more than {FILES_MAX} rule files")
+    return found
+
+
+def read_files(paths: Sequence[Path], readers: Mapping[str, Reader]) -> Found:
+    """Read files, each by the reader of its form."""
+    rules: list[tuple[AnyRule, str]] = []
+    unusable: list[Unusable] = []
+    for suffix, read in readers.items():
+        mine = [path for path in paths if path.suffix == suffix]
+        if mine:
+            found = read(mine)
+            rules += found.rules
+            unusable += found.unusable
+    return Found(rules, unusable)
+
+
+def load(
+    settings: RulesSettings,
+    filters: FilterSettings,
+    *,
+    folder: Path | None,
+    today: str,
+    readers: Mapping[str, Reader] = READERS,
+) -> RuleBook:
+    """Read and compile the rules in force.
+
+    Args:
+        settings: which are.
+        filters: the lists they name.
+        folder: of the rule files; None or a folder that is not there: the built-in rules alone.
+        today: the date as text, to leave out exclusions that have expired.
+        readers: by the suffix of a file's name.
+
+    Raises:
+        RuleFileError: the folder cannot be used at all.
+    """
+    found = Found()
+    if folder is not None and folder.is_dir():
+        found = read_files(find_files([folder], readers), readers)
+    return assemble(found, settings, filters, today=today)
+
+
+def assemble(
+    found: Found,
+    settings: RulesSettings,
+    filters: FilterSettings,
+    *,
+    today: str,
+    built_in: bool = True,
+) -> RuleBook:
+    """Put what was read and the built-in rules together; refuse what cannot be used."""
+    own, unusable = _distinct(found)
+    replaced = {rule.id for rule, _ in own}
+    shipped = [(rule, BUILT_IN) for rule in builtin_rules() if rule.id not in replaced]
+    rows: list[Row] = []
+    active: list[AnyRule] = []
+    for rule, file in (*(shipped if built_in else ()), *sorted(own, key=lambda each: each[0].id)):
+        current = _without_expired(rule, today)
+        reason = _why_disabled(current, settings)
+        try:
+            check_rule(current, filters)
+        except RuleError as error:
+            why = str(error).removeprefix(f"{rule.id}: ")
+            unusable.append(Unusable(file, 0, why, rule.id, rule.title))
+            continue
+        if not reason:
+            active.append(current)
+        source = BUILT_IN if file == BUILT_IN else rule.source
+        status: Literal["active", "disabled"] = "disabled" if reason else "active"
+        rows.append(Row(rule.id, rule.title or rule.label, source, status, reason, file))
+    rows += [
+        Row(each.id, each.title, _source(each.file), "unsupported", each.reason, each.file)
+        for each in unusable
+    ]
+    return RuleBook(RuleSet(filters, active), rows, unusable)
+
+
+def fingerprint(folder: Path | None, suffixes: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a file of a folder does: names, times and sizes."""
+    if folder is None or not folder.is_dir():
+        return ()
+    seen = []
+    for path in find_files([folder], suffixes):
+        try:
+            status = path.stat()
+        except OSError:  # it has gone meanwhile
+            continue
+        seen.append((str(path), status.st_mtime_ns, status.st_size))
+    return tuple(seen)
+
+
+def _distinct(found: Found) -> tuple[list[tuple[AnyRule, str]], list[Unusable]]:
+    kept: dict[str, tuple[AnyRule, str]] = {}
+    unusable = list(found.unusable)
+    for rule, file in found.rules:
+        first = kept.setdefault(rule.id, (rule, file))
+        if first[0] is not rule:
+            why = f"the id {rule.id} is used by {first[1]} already"
+            unusable.append(Unusable(file, 0, why, rule.id, rule.title))
+    return list(kept.values()), unusable
+
+
+def _without_expired(rule: AnyRule, today: str) -> AnyRule:
+    current = tuple(each for each in rule.exclusions if not each.expires or each.expires >= today)
+    if len(current) == len(rule.exclusions):
+        return rule
+    return msgspec.structs.replace(rule, exclusions=current)
+
+
+def _why_disabled(rule: AnyRule, settings: RulesSettings) -> str:
+    if rule.status == "disabled":
+        return "its file says so"
+    if rule.id in settings.disabled:
+        return "[rules] disabled"
+    if isinstance(rule, Rule) and rule.silent:
+        return ""
+    if LEVELS.index(rule.level) < LEVELS.index(settings.min_level):
+        return f"its level {rule.level} is below [rules] min_level"
+    return ""
+
+
+def _source(file: str) -> str:
+    return "sigma" if file.endswith((".yml", ".yaml")) else "lavender"
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise RuleFileError(str(path), 0, f"cannot be read: {error.strerror}") from error
+    if len(raw) > most:
+        raise RuleFileError(str(path), 0, f"is larger than {most >> 20} MiB, the most allowed")
+    return raw

@@ -1,0 +1,156 @@
+"""Rule files under watch: the last good set of rules, exchanged when the files change.
+
+What is wrong with a file at the start is said and left out. What is wrong after a change is said
+too, and the set of before stays in force whole: half of an edit must not become the policy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+import trio
+
+from actors import rulebook
+from actors.detection.rulefile import RuleFileError
+from actors.detection.ruleset import RuleSet
+from actors.detection.settings import FilterSettings
+from actors.rulebook import Reader, RuleBook, RulesSettings
+from actors.runtime import Actor
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class NewRules(msgspec.Struct, frozen=True):
+    """Rules that are in force from now on (rule watcher to whoever detects)."""
+
+    rules: RuleSet
+
+    def __len__(self) -> int:
+        return 1
+
+
+def today() -> str:
+    """The date in UTC, ``2027-01-31``: after it an exclusion has expired."""
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+class RuleFiles:
+    """The rules of a folder and the built-in ones.
+
+    Args:
+        settings: which are in force.
+        filters: the lists that rules name.
+        folder: of the files; None: the built-in rules alone.
+        readers: by suffix.
+        date: today, as text.
+    """
+
+    def __init__(
+        self,
+        settings: RulesSettings,
+        filters: FilterSettings,
+        *,
+        folder: Path | None = None,
+        readers: Mapping[str, Reader] = rulebook.READERS,
+        date: Callable[[], str] = today,
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        self._filters = filters
+        self._readers = readers
+        self._date = date
+        self._seen: object = None
+        self._book: RuleBook | None = None
+        self.refused = 0
+        """Changes that were not taken up."""
+
+    @property
+    def book(self) -> RuleBook:
+        """The rules in force; read at the first use.
+
+        Raises:
+            RuleFileError: The folder cannot be used.
+        """
+        if self._book is None:
+            self._seen = self._look()
+            self._book = self._load()
+            for each in self._book.unusable:
+                log.warning("rule is left out", rule=each.id, why=str(each))
+        return self._book
+
+    def counts(self) -> dict[str, int]:
+        """How many rules there are of each status; none before the first use."""
+        rows = () if self._book is None else self._book.rows
+        return dict(Counter(row.status for row in rows))
+
+    def changed(self) -> RuleBook | None:
+        """Look at the files; the new book if they changed and all of them can be used."""
+        try:
+            seen = self._look()
+            if self._book is None or seen == self._seen:
+                return None
+            before, self._seen = self._book, seen
+            book = self._load()
+        except RuleFileError as error:
+            self._refuse([str(error)])
+            return None
+        known = {str(each) for each in before.unusable}
+        wrong = [str(each) for each in book.unusable if str(each) not in known]
+        if wrong:
+            self._refuse(wrong)
+            return None
+        self._book = book
+        log.info("rules have changed", active=sum(row.status == "active" for row in book.rows))
+        return book
+
+    def _refuse(self, reasons: list[str]) -> None:
+        self.refused += 1
+        for why in reasons:
+            log.error("changed rules are not taken up; the last good ones stay", why=why)
+
+    def _look(self) -> object:
+        # With the date: an exclusion expires although no file changes.
+        return self._date(), rulebook.fingerprint(self.folder, self._readers)
+
+    def _load(self) -> RuleBook:
+        return rulebook.load(
+            self.settings,
+            self._filters,
+            folder=self.folder,
+            today=self._date(),
+            readers=self._readers,
+        )
+
+
+class RuleWatcher(Actor):
+    """Source: looks at the rule files from time to time and tells new rules.
+
+    Args:
+        files: the files.
+        live: false in a replay, where there is no time to keep.
+    """
+
+    emits = (NewRules,)
+
+    def __init__(self, *, files: RuleFiles, live: bool) -> None:
+        self._files = files
+        self._live = live
+        self.tick_secs = files.settings.reload_secs
+
+    async def run(self) -> None:
+        """Tick; in a replay end at once."""
+        if self._live:
+            await super().run()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def tick(self) -> None:
+        """Look once, in a thread: a folder may be on a slow disk."""
+        book = await trio.to_thread.run_sync(self._files.changed)
+        if book is not None:
+            await self.context.tell(NewRules(book.rules))

@@ -1,0 +1,140 @@
+"""The engine of one boot of one agent, as the workers run it. Pure and deterministic.
+
+Given the same batches it gives the same alerts, byte for byte, in whichever worker: an alert's time
+is its event's, its id is made of the event's, and what it remembers travels in snapshots.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from actors.alerting import Firsts, Origin, alert_message
+from actors.detection import snapshots
+from actors.detection.engine import Engine
+from actors.detection.events import AnyEvent, Identity
+from actors.detection.repeats import worth_telling
+from actors.detection.ruleset import RuleSet
+from transport import messages
+from transport.messages import Alert, CanonicalBatch, Gap, Host
+from transport.subjects import Address
+
+_GAPS_MAX = 64
+_EPOCHS_MAX = 8
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    """What a snapshot is made of."""
+
+    engine: bytes
+    firsts: list[tuple[str, Identity, str]]
+    gaps: list[Gap]
+    next_seqs: dict[str, int]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Saved).decode
+
+
+class HostEngine:
+    """Implements `services.detection.engine.Detection`.
+
+    Args:
+        rules: gives the rules in force; asked before each batch.
+        address: whose host.
+        host: which boot.
+        snapshot: to go on from, or None.
+
+    Raises:
+        ValueError: the snapshot is not understood.
+    """
+
+    def __init__(
+        self, rules: Callable[[], RuleSet], address: Address, host: Host, snapshot: bytes | None
+    ) -> None:
+        self._rules = rules
+        self._origin = Origin(address=address, host=host, source="worker")
+        self._gaps: deque[Gap] = deque(maxlen=_GAPS_MAX)
+        self._next_seqs: dict[str, int] = {}
+        if snapshot is None:
+            self._engine = Engine(rules(), hostname=host.hostname)
+            self._firsts = Firsts()
+        else:
+            saved = _decode(snapshot)
+            self._engine = snapshots.restore(rules(), saved.engine, hostname=host.hostname)
+            self._firsts = Firsts(saved.firsts)
+            self._gaps.extend(saved.gaps)
+            self._next_seqs = dict(saved.next_seqs)
+
+    def process(self, batch: CanonicalBatch) -> list[Alert]:
+        """The alerts of a batch that are worth telling."""
+        rules = self._rules()
+        if self._engine.rules is not rules:
+            hostname = self._origin.host.hostname
+            taken = snapshots.take(self._engine)
+            self._engine = snapshots.restore(rules, taken, hostname=hostname)
+        self._note_gaps(batch)
+        events: list[AnyEvent] = list(batch.events)
+        found = [each for each in self._engine.process_batch(events) if worth_telling(each.count)]
+        if not found:
+            return []
+        ids = _ids(batch)
+        return [
+            alert_message(
+                alert,
+                self._origin,
+                self._firsts,
+                epoch=batch.epoch,
+                event_id=ids.get((alert.time_ns, alert.pid, alert.start_ns, alert.event), ""),
+                evidence=self._evidence(alert.time_ns),
+            )
+            for alert in found
+        ]
+
+    def snapshot(self) -> bytes:
+        """All it remembers."""
+        return _encode(
+            _Saved(
+                snapshots.take(self._engine),
+                self._firsts.known(),
+                list(self._gaps),
+                self._next_seqs,
+            )
+        )
+
+    def _note_gaps(self, batch: CanonicalBatch) -> None:
+        """Take note of what the agent says is missing, and of what has not come."""
+        self._gaps.extend(batch.counters.gaps)
+        now_ms = batch.observed_at_unix_ms
+        for each in batch.counters.evicted:
+            count = each.last_seq - each.first_seq + 1
+            self._gaps.append(Gap(0, now_ms, f"evicted: {each.reason}"[:64], count))
+        if batch.rejected:
+            self._gaps.append(Gap(0, now_ms, "rejected_by_ingest", len(batch.rejected)))
+        expected = self._next_seqs.pop(batch.epoch, batch.first_seq)
+        if batch.first_seq > expected:
+            self._gaps.append(Gap(0, now_ms, "not_received", batch.first_seq - expected))
+        self._next_seqs[batch.epoch] = max(expected, batch.last_seq + 1)
+        while len(self._next_seqs) > _EPOCHS_MAX:
+            del self._next_seqs[next(iter(self._next_seqs))]
+
+    def _evidence(self, time_ns: int) -> messages.Evidence:
+        """What is missing from the window that ends at a moment."""
+        end_ms = (self._origin.host.boot_unix_ns + time_ns) // 1_000_000
+        begin_ms = end_ms - 1000 * self._engine.rules.settings.correlator_max_age_secs
+        found = [
+            gap for gap in self._gaps if gap.to_unix_ms > begin_ms and gap.from_unix_ms <= end_ms
+        ]
+        return found or "complete"
+
+
+def _ids(batch: CanonicalBatch) -> dict[tuple[int, int, int, str], str]:
+    """The id of each event, by what an alert says of its event."""
+    return {
+        (event.time_ns, event.pid, event.start_ns, str(event.__struct_config__.tag)): (
+            messages.event_id(batch.epoch, seq)
+        )
+        for seq, event in zip(batch.sequence_numbers(), batch.events, strict=True)
+    }
