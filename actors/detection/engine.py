@@ -15,7 +15,7 @@ import msgspec
 
 from actors.detection.alerts import Alert, event_text, rule_detail, sequence_detail
 from actors.detection.conditions import EVENT_TYPES
-from actors.detection.correlator import Completed, Correlator, Link
+from actors.detection.correlator import Chain, Completed, Correlator, Link
 from actors.detection.events import (
     AnyEvent,
     ConnectEvent,
@@ -32,8 +32,8 @@ from actors.detection.observation import Callers, HostState, Observation, Observ
 from actors.detection.plans import UNTIL, Hit, Plan, Plans
 from actors.detection.process_table import ProcessTable
 from actors.detection.processes import Process, TableStatistics
-from actors.detection.repeats import Repeats
-from actors.detection.rules import AnyRule, Sequence
+from actors.detection.repeats import Repeats, worth_telling
+from actors.detection.rules import AnyRule, Rule, Sequence
 from actors.detection.ruleset import RuleSet
 from actors.detection.scoring import (
     LINEAGE_DEPTH,
@@ -90,9 +90,12 @@ class Engine:
     Args:
         rules: What to look for; engines of many hosts may share it.
         hostname: Whose events these are, for exclusions.
+        every_repeat: Return an alert for every repeat in a lineage, not only for those that are
+            worth telling; all are counted.
     """
 
-    def __init__(self, rules: RuleSet, *, hostname: str = "") -> None:
+    def __init__(self, rules: RuleSet, *, hostname: str = "", every_repeat: bool = True) -> None:
+        self._every_repeat = every_repeat
         settings = rules.settings
         self.rules = rules
         self.table = ProcessTable(
@@ -151,7 +154,6 @@ class Engine:
             handlers[kind](event, alerts)
             if traced is not None and (kind is ExecEvent or kind is ConnectEvent):
                 traced.append((event, ancestry((event.pid, event.start_ns))))  # type: ignore[arg-type] # by its kind
-        self.alerts += len(alerts)
         return alerts
 
     def score(self, identity: Identity, *, time_ns: int) -> Score | None:
@@ -260,7 +262,7 @@ class Engine:
             # A rule seen here before, perhaps by another of its matches, raises nothing.
             if sheet.has(rule.id) or rule.silent or not plan.holds(seen):
                 continue
-            alerts.append(self._raise(rule, rule_detail(rule.detail, seen), seen))
+            self._raise(rule, seen, alerts)
             sheet = seen.process.sheet or _NOTHING
         if hits:
             self._complete(hits, seen, alerts)
@@ -281,7 +283,7 @@ class Engine:
         for each in completed:
             sequence = self.rules.sequences[each.sequence]
             if not (seen.process.sheet or _NOTHING).has(sequence.id):
-                alerts.append(self._raise(sequence, sequence_detail(each.links), seen))
+                self._raise(sequence, seen, alerts, each.links)
 
     def _group(self, hit: Hit, link: Link, seen: Observation) -> list[Completed]:
         """Take a step of a sequence whose events share more than a lineage."""
@@ -312,7 +314,10 @@ class Engine:
             root = ancestor
         return root.identity
 
-    def _raise(self, matched: AnyRule, detail: str, seen: Observation) -> Alert:
+    def _raise(
+        self, matched: AnyRule, seen: Observation, alerts: list[Alert], links: Chain = ()
+    ) -> None:
+        """Count it on the process and in the lineage, and add its alert."""
         process, event = seen.process, seen.event
         if process.sheet is None:
             process.sheet = ScoreSheet()
@@ -324,8 +329,18 @@ class Engine:
             time_ns=event.time_ns,
             bonus=bonuses,
         )
-        score = self._score(process, event.time_ns)
+        self.alerts += 1
         root = self.root(process)
+        count = self.repeats.count((matched.id, root), event.time_ns)
+        if self._every_repeat or worth_telling(count):
+            alerts.append(self._alert(matched, seen, links, root, count))
+
+    def _alert(
+        self, matched: AnyRule, seen: Observation, links: Chain, root: Identity, count: int
+    ) -> Alert:
+        process, event = seen.process, seen.event
+        score = self._score(process, event.time_ns)
+        detail = rule_detail(matched.detail, seen) if isinstance(matched, Rule) else ""
         return Alert(
             time_ns=event.time_ns,
             pid=event.pid,
@@ -337,7 +352,7 @@ class Engine:
             rule=matched.label,
             rule_id=matched.id,
             techniques=matched.techniques,
-            detail=detail,
+            detail=detail or sequence_detail(links),
             ancestry=self.table.ancestry(process.identity),
             score=score.total,
             severity=severity(score.total),
@@ -350,7 +365,7 @@ class Engine:
             author=matched.author,
             references=matched.references,
             lineage=root,
-            count=self.repeats.count((matched.id, root), event.time_ns),
+            count=count,
             processes=tuple(map(_told, (*reversed(self.table.ancestors(process)), process))),
         )
 
