@@ -64,6 +64,10 @@ class Compiler:
     def __init__(self, settings: FilterSettings) -> None:
         self.parents_asked: set[EventType] = set()
         """Types of events with conditions about what the parent runs."""
+        self.argv0_names: set[str] = set()
+        """What a program may be told that it is called, in lower case, and conditions ask for."""
+        self.argv0_matters = False
+        """Whether conditions ask more of that than whether it is one of these."""
         self._settings = settings
         self._paths: dict[str, SensitivePaths] = {}
         self._names: dict[str, NameList] = {}
@@ -199,11 +203,9 @@ class Compiler:
             case Not():
                 return _negated(self.check(condition.of, event))
             case AllOf():
-                every = tuple(self.check(each, event) for each in condition.of)
-                return lambda seen: all(check(seen) for check in every)
+                return _every(tuple(self.check(each, event) for each in condition.of))
             case AnyOf():
-                some = tuple(self.check(each, event) for each in condition.of)
-                return lambda seen: any(check(seen) for check in some)
+                return _some(tuple(self.check(each, event) for each in condition.of))
         return self._test(condition, event)
 
     def _test(self, test: Test, event: EventType) -> Check:
@@ -218,6 +220,10 @@ class Compiler:
             return lambda _seen: False
         if test.field in {"parent.exe", "parent.comm"}:
             self.parents_asked.add(event)
+        if test.field == "argv.0" and test.op == "equals":
+            self.argv0_names.update(str(value).lower() for value in test.values)
+        elif test.field == "argv.0":
+            self.argv0_matters = True
         if found.about == "process" and test.field.endswith("command_line"):
             self.needs_command_lines = True
         if test.op == "same_as":
@@ -229,7 +235,7 @@ class Compiler:
             holds = self._of_event(test, found)
             return lambda seen: holds(seen.event)
         predicate = self._predicate(test, found)
-        if found.kind in {"text", "file"} and not test.cased:
+        if found.kind in {"text", "file"} and not test.cased and test.op != "re":
             return _on_lowered(test.field, _of_observation(found), predicate)
         return _guarded(_of_observation(found), predicate)
 
@@ -238,7 +244,7 @@ class Compiler:
         if found.kind == "file" and test.op == "listed":
             return self._opens_listed(str(test.values[0]))
         predicate = self._predicate(test, found)
-        if found.kind == "text" and not test.cased:
+        if found.kind == "text" and not test.cased and test.op != "re":
             return _guarded(lambda event: _lowered(found.get(event)), predicate)
         return _guarded(found.get, predicate)
 
@@ -378,6 +384,26 @@ def _guarded(get: Callable[[Any], Any], predicate: Predicate) -> Callable[[Any],
     def check(subject: Any) -> bool:
         value = get(subject)
         return value is not None and predicate(value)
+
+    return check
+
+
+def _every(checks: tuple[Check, ...]) -> Check:
+    def check(seen: Observation) -> bool:
+        for each in checks:  # noqa: SIM110 - all() would make a generator each time
+            if not each(seen):
+                return False
+        return True
+
+    return check
+
+
+def _some(checks: tuple[Check, ...]) -> Check:
+    def check(seen: Observation) -> bool:
+        for each in checks:  # noqa: SIM110 - any() would make a generator each time
+            if each(seen):
+                return True
+        return False
 
     return check
 

@@ -16,6 +16,7 @@ import msgspec
 
 from actors.detection.compiler import Compiled, Compiler, GateCheck, every_literal
 from actors.detection.conditions import EventType
+from actors.detection.events import ExecEvent
 from actors.detection.fields import searched_text
 from actors.detection.literals import Literals
 from actors.detection.observation import Observation
@@ -56,8 +57,8 @@ class _Entry(msgspec.Struct, frozen=True):
     """Those with literals, by number."""
 
 
-_Key: TypeAlias = tuple[int, Program, Program | None, Program | None]
-"""The groups that passed, and the programs: its own, its launcher's, its parent's."""
+_Key: TypeAlias = tuple[int, Program, Program | None, Program | None, str]
+"""The groups that passed; the programs: its own, its launcher's, its parent's; and argv[0]."""
 _NUMBER = attrgetter("number")
 
 
@@ -116,13 +117,19 @@ class Plans:
 
     def of(self, passed: int, seen: Observation) -> Iterable[Plan]:
         """Return the plans left to try, in their order."""
-        key = (passed, seen.program, seen.launcher, seen.parent_program)
+        event = seen.event
+        argv0 = ""
+        if isinstance(event, ExecEvent) and event.argv:
+            argv0 = event.argv[0]
+            if argv0.lower() not in self._compiler.argv0_names:
+                argv0 = argv0 if self._compiler.argv0_matters else ""
+        key = (passed, seen.program, seen.launcher, seen.parent_program, argv0)
         entry = self._remembered.get(key)
         if entry is None:
             entry = self._learn(key, seen)
         if not entry.anchored:
             return entry.always
-        hits = self._literals.find(searched_text(seen.event).lower())
+        hits = self._literals.find(searched_text(event).lower())
         if not hits:
             return entry.always
         anchored = entry.anchored
