@@ -15,16 +15,21 @@ import msgspec
 import pytest
 import trio
 
+from actors.detection.settings import FilterSettings
+from actors.rulebook import RulesSettings
+from services.detection.host_engine import HostEngine
+from services.detection.rules import rule_files
 from tests.broker.kit import publish_until_stored
 from tests.faults.backend import Process, backend
-from tests.services.detection.cast import expected, mail_of
+from tests.services.detection.cast import batch_of, expected, mail_of
 from tests.services.detection.redis_server import RedisServer, redis
 from tests.services.postgres import free_port
 from transport.crossing import open_loop
-from transport.messages import Alert
+from transport.messages import Alert, encode
 from transport.session import Session
 from transport.settings import BrokerSettings
 from transport.streams import ALERT_WRITER, DETECTION, ensure, used_by
+from transport.subjects import Address
 
 DEADLINE_SECS = 120.0
 HELD = "detection_state_partitions_held"
@@ -39,17 +44,19 @@ class Plane:
         self.redis = server
         self.session = Session(BrokerSettings(), name="test", url=url, ping_secs=1.0)
         self.workers: list[Process] = []
+        self.payloads: set[bytes] = set()
+        """Of the alerts heard."""
         self._folder = folder
         self._url = url
         self._sent = 0
         self._heard: dict[str, list[str]] = {agent: [] for agent in AGENTS}
 
-    def start_worker(self) -> Process:
+    def start_worker(self, module: str = "tests.faults.detection_worker") -> Process:
         """One more."""
         port = free_port()
         worker = Process(
             f"worker-{len(self.workers)}",
-            [sys.executable, "-m", "tests.faults.detection_worker"],
+            [sys.executable, "-m", module],
             self._folder,
             environment={
                 "LAVENDER_BROKER__URL": self._url,
@@ -77,6 +84,7 @@ class Plane:
             while True:
                 deliveries = await feed.receive()
                 self.session.ack(deliveries)
+                self.payloads.update(each.payload for each in deliveries)
                 for each in deliveries:
                     alert = msgspec.json.decode(each.payload, type=Alert)
                     self._heard[alert.agent_id].append(alert.detail)
@@ -169,6 +177,39 @@ async def test_a_worker_that_is_killed_under_load_costs_nothing(plane: Plane) ->
     await plane.settle()
     await until(holds(workers[2], 16))
     assert "partitions taken" in workers[2].log()
+
+
+def by_one_engine(batches: int) -> set[bytes]:
+    """The alerts of so many batches of each agent, by the rules and nobody disturbed."""
+    book = rule_files(RulesSettings(), FilterSettings()).book
+    engines = {
+        agent: HostEngine(lambda: book.rules, Address("acme", agent), batch_of(0, agent).host, None)
+        for agent in AGENTS
+    }
+    return {
+        encode(alert)
+        for number in range(batches)
+        for agent, engine in engines.items()
+        for alert in engine.process(batch_of(number, agent))
+    }
+
+
+async def test_three_workers_with_one_killed_give_the_alerts_of_one_engine_byte_for_byte(
+    plane: Plane,
+) -> None:
+    wanted = by_one_engine(150)
+    assert len(wanted) > len(AGENTS)
+    workers = [plane.start_worker("services.detection") for _ in range(3)]
+    await until(lambda: all(number(each, HELD) > 0 for each in workers))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: plane.feed(150, pause_secs=0.02))
+        await trio.sleep(2)
+        workers[0].kill()
+    with trio.move_on_after(60):
+        while len(plane.payloads) < len(wanted):  # noqa: ASYNC110
+            await trio.sleep(0.05)
+    await until(lambda: sum(number(each, HELD) for each in workers[1:]) == 16)
+    assert plane.payloads == wanted
 
 
 async def test_two_workers_share_and_a_third_gets_its_part(plane: Plane) -> None:
