@@ -339,8 +339,12 @@ def alert_id(event_id: str, rule: str) -> str:
 
 
 def alert_message_id(alert: Alert) -> str:
-    """Message id to publish an alert under: one that comes again with another count is new."""
-    return alert.alert_id if alert.count == 1 else f"{alert.alert_id}-{alert.count}"
+    """Message id to publish an alert under: one that comes again with another count is new.
+
+    With the address in front: one agent cannot make another's alert look like a repeat.
+    """
+    own = f"{alert.tenant_id}.{alert.agent_id}.{alert.alert_id}"
+    return own if alert.count == 1 else f"{own}-{alert.count}"
 
 
 def event_id(epoch: str, seq: int) -> str:
