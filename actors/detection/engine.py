@@ -129,7 +129,11 @@ class Engine:
         return self.process_batch((event,))
 
     def process_batch(
-        self, events: Iterable[AnyEvent], *, traced: list[Traced] | None = None
+        self,
+        events: Iterable[AnyEvent],
+        *,
+        traced: list[Traced] | None = None,
+        positions: list[int] | None = None,
     ) -> list[Alert]:
         """Take events in their order; return the alerts they raise, in order.
 
@@ -139,12 +143,13 @@ class Engine:
             events: Events.
             traced: Where to add the executions and connections, each with its process's
                 ancestry as it was at that event.
+            positions: Where to add, for each alert, which of the events decided it, from 0.
         """
         alerts: list[Alert] = []
         counts = self.counts
         handlers = self._handlers
         ancestry = self.table.ancestry
-        for event in events:
+        for position, event in enumerate(events):
             kind = type(event)
             counts[kind] += 1
             if event.time_ns >= self.newest_ns:
@@ -152,6 +157,8 @@ class Engine:
             else:
                 self.late += 1
             handlers[kind](event, alerts)
+            if positions is not None and len(alerts) > len(positions):
+                positions += [position] * (len(alerts) - len(positions))
             if traced is not None and (kind is ExecEvent or kind is ConnectEvent):
                 traced.append((event, ancestry((event.pid, event.start_ns))))  # type: ignore[arg-type] # by its kind
         return alerts

@@ -74,20 +74,21 @@ class HostEngine:
             self._engine = self._restored(snapshots.take(self._engine))
         self._note_gaps(batch)
         events: list[AnyEvent] = list(batch.events)
-        found = self._engine.process_batch(events)
+        positions: list[int] = []
+        found = self._engine.process_batch(events, positions=positions)
         if not found:
             return []
-        ids = _ids(batch)
+        seqs = batch.sequence_numbers()
         return [
             alert_message(
                 alert,
                 self._origin,
                 self._firsts,
                 epoch=batch.epoch,
-                event_id=ids.get((alert.time_ns, alert.pid, alert.start_ns, alert.event), ""),
+                event_id=messages.event_id(batch.epoch, seqs[position]),
                 evidence=self._evidence(alert.time_ns),
             )
-            for alert in found
+            for alert, position in zip(found, positions, strict=True)
         ]
 
     def snapshot(self) -> bytes:
@@ -129,13 +130,3 @@ class HostEngine:
             gap for gap in self._gaps if gap.to_unix_ms > begin_ms and gap.from_unix_ms <= end_ms
         ]
         return found or "complete"
-
-
-def _ids(batch: CanonicalBatch) -> dict[tuple[int, int, int, str], str]:
-    """The id of each event, by what an alert says of its event."""
-    return {
-        (event.time_ns, event.pid, event.start_ns, str(event.__struct_config__.tag)): (
-            messages.event_id(batch.epoch, seq)
-        )
-        for seq, event in zip(batch.sequence_numbers(), batch.events, strict=True)
-    }
