@@ -253,7 +253,7 @@ class Engine:
         hits: list[Hit] = []
         for plan in plans:
             if plan.hit is not None:
-                if plan.holds(seen):
+                if plan.hit not in hits and plan.holds(seen):  # a step may have several conditions
                     hits.append(plan.hit)
                 continue
             rule = self.rules.rules[plan.rule]
