@@ -23,6 +23,8 @@ _ORDER: dict[Op, Callable[[Any, Any], bool]] = {
     "gte": operator.ge,
 }
 _REGEX_BYTES_MAX = 8192
+_REGEX_STATES_MAX = 5000
+"""RE2 may take as many steps for each character: with 178,000 it took seconds for one command."""
 _ADDRESS_MAX = 64
 _REGEX_MEMORY_BYTES = 8 << 20
 
@@ -191,10 +193,13 @@ def _compile(pattern: str) -> Any:
     options.log_errors = False
     options.max_mem = _REGEX_MEMORY_BYTES
     try:
-        return re2.compile(pattern, options)
+        compiled = re2.compile(pattern, options)
     except re2.error as error:
         why = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
         raise RuleError(f"regular expression {pattern!r}: {why}") from error
+    if compiled.programsize > _REGEX_STATES_MAX:
+        raise RuleError(f"regular expression {pattern!r}: its repetitions make it too large")
+    return compiled
 
 
 def _cidr(test: Test) -> Predicate:
