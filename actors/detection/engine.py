@@ -262,7 +262,7 @@ class Engine:
         hits: list[Hit] = []
         for plan in plans:
             if plan.hit is not None:
-                if plan.holds(seen):
+                if plan.hit not in hits and plan.holds(seen):  # a step may have several conditions
                     hits.append(plan.hit)
                 continue
             rule = self.rules.rules[plan.rule]
@@ -347,7 +347,11 @@ class Engine:
     ) -> Alert:
         process, event = seen.process, seen.event
         score = self._score(process, event.time_ns)
-        detail = rule_detail(matched.detail, seen) if isinstance(matched, Rule) else ""
+        detail = (
+            rule_detail(matched.detail, seen)
+            if isinstance(matched, Rule)
+            else sequence_detail(links)
+        )
         return Alert(
             time_ns=event.time_ns,
             pid=event.pid,
@@ -359,7 +363,7 @@ class Engine:
             rule=matched.label,
             rule_id=matched.id,
             techniques=matched.techniques,
-            detail=detail or sequence_detail(links),
+            detail=detail,
             ancestry=self.table.ancestry(process.identity),
             score=score.total,
             severity=severity(score.total),

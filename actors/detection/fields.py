@@ -71,7 +71,7 @@ def field(event: EventType, name: str) -> Field | None:
     if argument is not None and int(argument[1]) < _ARGUMENTS_MAX:
         return _argument(int(argument[1])) if event == "exec" else None
     if name not in NAMES:
-        raise RuleError(f"there is no field {name!r}; fields are {', '.join(sorted(NAMES))}")
+        raise RuleError(f"{name}: there is no such field; fields are {', '.join(sorted(NAMES))}")
     return None
 
 
@@ -158,6 +158,13 @@ def _obfuscated(seen: Observation) -> bool:
     return found is not None
 
 
+def _first_call(seen: Observation) -> bool:
+    """The same answer for every rule that asks about one event."""
+    if seen.first_call is None:
+        seen.first_call = seen.host.callers.is_first(seen.program.key)
+    return seen.first_call
+
+
 def _launcher(seen: Observation) -> Program | None:
     return seen.launcher
 
@@ -225,12 +232,7 @@ _CONNECT: dict[str, Field] = {
     "external": Field(
         "flag", lambda event: event.af != 1 and is_external(event.dest_ip), gate=True
     ),
-    "first_network_call": Field(
-        "flag",
-        lambda seen: seen.host.callers.is_first(seen.program.key),
-        about="process",
-        last=True,
-    ),
+    "first_network_call": Field("flag", _first_call, about="process", last=True),
 }
 
 _FIELDS: dict[EventType, dict[str, Field]] = {"exec": _EXEC, "open": _OPEN, "connect": _CONNECT}

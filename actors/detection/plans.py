@@ -21,6 +21,7 @@ from actors.detection.fields import searched_text
 from actors.detection.literals import Literals
 from actors.detection.observation import Observation
 from actors.detection.programs import Program
+from actors.detection.text import fold
 
 _MAX_REMEMBERED = 4096
 UNTIL = -1
@@ -69,7 +70,6 @@ class Plans:
         self, plans: Iterable[Plan], compiler: Compiler, event: EventType, *, plain: bool = False
     ) -> None:
         self._compiler = compiler
-        self.needs_parents = event in compiler.parents_asked
         self._event = event
         groups: dict[tuple[GateCheck, ...], list[Plan]] = {}
         waiting: dict[str, list[int]] = {}
@@ -91,6 +91,8 @@ class Plans:
             if not all(plan.compiled.literals for plan in group)
         )
         self._remembered: dict[_Key, _Entry] = {}
+        # Known only now that the plans, made one by one above, are compiled.
+        self.needs_parents = event in compiler.parents_asked
 
     def __len__(self) -> int:
         return sum(len(group) for _, _, group in self._groups)
@@ -113,7 +115,7 @@ class Plans:
         """
         if not passed or passed & self._unanchored:
             return not passed
-        return not self._literals.find(searched_text(event).lower())
+        return not self._literals.find(fold(searched_text(event)))
 
     def of(self, passed: int, seen: Observation) -> Iterable[Plan]:
         """Return the plans left to try, in their order."""
@@ -121,7 +123,7 @@ class Plans:
         argv0 = ""
         if isinstance(event, ExecEvent) and event.argv:
             argv0 = event.argv[0]
-            if argv0.lower() not in self._compiler.argv0_names:
+            if fold(argv0) not in self._compiler.argv0_names:
                 argv0 = argv0 if self._compiler.argv0_matters else ""
         key = (passed, seen.program, seen.launcher, seen.parent_program, argv0)
         entry = self._remembered.get(key)
@@ -129,7 +131,7 @@ class Plans:
             entry = self._learn(key, seen)
         if not entry.anchored:
             return entry.always
-        hits = self._literals.find(searched_text(event).lower())
+        hits = self._literals.find(fold(searched_text(event)))
         if not hits:
             return entry.always
         anchored = entry.anchored
@@ -150,6 +152,7 @@ class Plans:
             and all(check(seen) for check in plan.compiled.program_checks)
             and (left := self._left_of(plan, seen)) is not None
         ]
+        plans.sort(key=_NUMBER)
         entry = _Entry(
             always=tuple(plan for plan in plans if not plan.compiled.literals),
             anchored={plan.number: plan for plan in plans if plan.compiled.literals},

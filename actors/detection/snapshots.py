@@ -136,7 +136,7 @@ def restore(rules: RuleSet, raw: bytes, *, hostname: str = "", every_repeat: boo
     for group in saved.groups:
         if group.sequence in same:
             key = (same[group.sequence], group.owner, group.values)
-            engine.groups.members[key] = list(group.members)
+            engine.groups.adopt(key, list(group.members))
     engine.groups.cut = saved.groups_cut
     engine.rarity.counts.update({(parent, child): n for parent, child, n in saved.pairs})
     engine.rarity.dropped = saved.pairs_dropped
