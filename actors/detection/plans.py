@@ -68,7 +68,6 @@ class Plans:
         self, plans: Iterable[Plan], compiler: Compiler, event: EventType, *, plain: bool = False
     ) -> None:
         self._compiler = compiler
-        self.needs_parents = event in compiler.parents_asked
         self._event = event
         groups: dict[tuple[GateCheck, ...], list[Plan]] = {}
         waiting: dict[str, list[int]] = {}
@@ -79,6 +78,8 @@ class Plans:
                 literals |= every_literal(plan.compiled.mixed, event)
             for literal in sorted(literals):
                 waiting.setdefault(literal, []).append(plan.number)
+        # Plans are compiled as they are taken, so what they ask for is known only now.
+        self.needs_parents = event in compiler.parents_asked
         self._literals = Literals(waiting, plain=plain)
         self._groups = tuple(
             (1 << number, gates, tuple(group))

@@ -337,3 +337,30 @@ def test_callers_are_bounded_and_the_oldest_goes() -> None:
     assert (statistics.callers, statistics.callers_dropped) == (8192, 1)
     assert rules(host.connect(host.run(host.init, "/usr/bin/p0")[0])) == [FIRST]
     assert not host.connect(host.run(host.init, "/usr/bin/p8192")[0])
+
+
+# What the parent runs
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/java", "/usr/bin/javac"])
+def test_a_rule_can_ask_what_the_parent_runs(program: str) -> None:
+    when = Test("parent.exe", "endswith", ("/java",))
+    rule = Rule(id="children", label="children", matches=(Match("exec", when),))
+    host = Host(RuleSet(FilterSettings(), [rule]))
+    parent = host.start(program)
+    host.start("/usr/bin/id", parent=parent)
+    assert [alert.rule_id for alert in host.alerts] == ["children"] * (program[-1] == "a")
+
+
+def test_an_alert_of_a_rule_without_a_sentence_says_what_happened() -> None:
+    matches = (
+        Match("exec", Test("program", "equals", ("cat",))),
+        Match("open", Test("path", "equals", ("/etc/issue",))),
+    )
+    host = Host(RuleSet(FilterSettings(), [Rule(id="x", label="x", matches=matches)]))
+    host.exec(host.start("/usr/bin/cat"), "/usr/bin/cat", argv=("cat", "file"))
+    host.open(host.start("/usr/bin/tac"), "/etc/issue")
+    assert [alert.detail for alert in host.alerts] == [
+        "/usr/bin/cat ran: cat file",
+        "/usr/bin/tac opened /etc/issue",
+    ]
