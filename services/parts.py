@@ -17,11 +17,12 @@ from services.alert_writer.actors import AlertWriter
 from services.claims import Claims
 from services.detection.agents import AgentCounts
 from services.detection.engine import MakeDetection
+from services.detection.groups import WorkCounts
 from services.detection.host_engine import HostEngine
 from services.detection.leases import Leases
 from services.detection.reach import Reach, open_reach
 from services.detection.rules import RuleLooker, rule_files
-from services.detection.worker import WorkCounts, Worker
+from services.detection.worker import Worker
 from services.gate import Gate
 from services.ingest.actors import IngestCounts, Judge, Outlet
 from services.ingest.buckets import Buckets

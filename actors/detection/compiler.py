@@ -229,7 +229,7 @@ class Compiler:
             holds = self._of_event(test, found)
             return lambda seen: holds(seen.event)
         predicate = self._predicate(test, found)
-        if found.kind in {"text", "file"} and not test.cased:
+        if found.kind in {"text", "file"} and not test.cased and test.op != "re":
             return _on_lowered(test.field, _of_observation(found), predicate)
         return _guarded(_of_observation(found), predicate)
 
@@ -238,7 +238,7 @@ class Compiler:
         if found.kind == "file" and test.op == "listed":
             return self._opens_listed(str(test.values[0]))
         predicate = self._predicate(test, found)
-        if found.kind == "text" and not test.cased:
+        if found.kind == "text" and not test.cased and test.op != "re":
             return _guarded(lambda event: _lowered(found.get(event)), predicate)
         return _guarded(found.get, predicate)
 

@@ -39,7 +39,8 @@ class Test(msgspec.Struct, frozen=True, tag="test", omit_defaults=True):
       ``cased``; ``equals`` also compares numbers and truth values.
     - ``glob``: the whole text, with ``*`` and ``?`` as wildcards and a backslash to take the next
       character as it stands.
-    - ``re``: an RE2 expression that may match anywhere. Linear in the text, whatever is written.
+    - ``re``: an RE2 expression that may match anywhere, with its flags inside (``(?i)`` for no
+      regard to case). Linear in the text, whatever is written.
     - ``cidr``: an address in a network. ``lt lte gt gte``: numbers.
     - ``exists``: whether the field has a value, ``(True,)`` or ``(False,)``.
     - ``same_as``: equal to another field, whose name is the value.

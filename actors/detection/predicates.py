@@ -74,7 +74,7 @@ def flag_predicate(test: Test) -> Predicate:
 def words_predicate(test: Test) -> Predicate:
     """Return the predicate on several texts, any of which may fit."""
     holds = text_predicate(test)
-    if test.cased:
+    if test.cased or test.op == "re":
         return lambda words: any(map(holds, words))
     return lambda words: any(holds(word.lower()) for word in words)
 
@@ -133,11 +133,11 @@ def _number(test: Test, value: Value) -> int:
 
 
 def _regex(test: Test) -> Predicate:
-    case = "" if test.cased else "(?i)"
     if test.op == "glob":
-        patterns = [f"(?s){case}\\A(?:{_glob(str(value))})\\z" for value in test.values]
+        case = "" if test.cased else "i"
+        patterns = [f"(?s{case})\\A(?:{_glob(str(value))})\\z" for value in test.values]
     else:
-        patterns = [f"{case}{value}" for value in test.values]
+        patterns = [str(value) for value in test.values]
     searches = [_compile(pattern).search for pattern in patterns]
     return lambda text: any(search(text) is not None for search in searches)
 

@@ -34,6 +34,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 _BOOTS_MAX = 2
 """Boots of one agent that are followed: late batches of the one before come among the new ones."""
+_ROUND_TRIP_BYTES = 32 << 20
+"""More than a group of messages has, unless the state lost everything."""
 _decode = msgspec.json.Decoder(CanonicalBatch).decode
 
 
@@ -93,6 +95,8 @@ class Agents:
         self._make = make
         self._max = max_agents
         self._live: OrderedDict[Unit, _Live] = OrderedDict()
+        self._dirty: dict[Unit, None] = {}
+        """Units with something to write, in order."""
         self._boots: OrderedDict[Address, list[str]] = OrderedDict()
         self._old: list[tuple[Unit, int]] = []
         """Units to drop, with their partitions."""
@@ -113,7 +117,7 @@ class Agents:
             self.counts.restored += 1
             detection = self._awake(address, host, kept)
             size = sum(map(len, kept.journal))
-            seen = Seen.decode(kept.seen)
+            seen = _seen(kept, address)
             live = _Live(detection, seen, partition, kept.version, len(kept.journal), size)
         self._live[unit] = live
         self._note_boot(address, unit, partition)
@@ -137,6 +141,7 @@ class Agents:
             raise
         live.seen.add(batch.batch_id)
         live.fresh.append(payload)
+        self._dirty[unit] = None
         return alerts
 
     def writes(self, tokens: Mapping[int, int]) -> list[Write]:
@@ -146,8 +151,9 @@ class Agents:
             for unit, partition in self._old
         ]
         self._old.clear()
-        for unit, live in self._live.items():
-            if live.fresh:
+        for unit in self._dirty:
+            live = self._live.get(unit)
+            if live is not None and live.fresh:
                 made.append(self._write(unit, live, tokens.get(live.partition, 0)))
         return made
 
@@ -166,16 +172,18 @@ class Agents:
                 again.append(self._whole(write.unit, live, write.token))
             else:
                 _note_written(live, write)
+                self._dirty.pop(write.unit, None)
         return again
 
     def forget(self, unit: Unit) -> None:
         """Have no engine of a unit."""
         self._live.pop(unit, None)
+        self._dirty.pop(unit, None)
 
     def forget_partition(self, partition: int) -> None:
         """Have no engine of a partition: it is somebody else's."""
         for unit in [unit for unit, live in self._live.items() if live.partition == partition]:
-            del self._live[unit]
+            self.forget(unit)
 
     def shrink(self) -> None:
         """Make room; everything is written."""
@@ -233,6 +241,24 @@ class Agents:
             snapshot = None
         change = Replace(snapshot)
         return Write(unit, live.partition, token, live.version, change, live.seen.encode())
+
+
+def first_part(writes: Sequence[Write]) -> tuple[list[Write], list[Write]]:
+    """As many as are written in one round trip, at least one, and the others."""
+    size = 0
+    for at, write in enumerate(writes):
+        size += write.size
+        if at and size > _ROUND_TRIP_BYTES:
+            return list(writes[:at]), list(writes[at:])
+    return list(writes), []
+
+
+def _seen(kept: Kept, address: Address) -> Seen:
+    try:
+        return Seen.decode(kept.seen)
+    except msgspec.MsgspecError as error:
+        log.warning("batches seen are not understood", agent=address.agent_id, error=str(error))
+        return Seen()
 
 
 def _note_written(live: _Live, write: Write) -> None:

@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 import trio
@@ -81,6 +81,9 @@ class Leases:
                 )
                 self.workers = beat.workers
                 self._move = plan(frozenset(held), beat, partitions=self._partitions)
+                # Taken anew meanwhile, it is not lost.
+                lost = {each for each in self._move.lost if self.tokens.get(each) == held[each]}
+                self._move = replace(self._move, lost=frozenset(lost))
             told()
             await trio.sleep(BEAT_SECS)
 
@@ -108,6 +111,7 @@ class Leases:
 
     async def give_back(self, partitions: frozenset[int], *, leaving: bool = False) -> None:
         """Hold these no more. If the state is away they run out by themselves."""
+        await trio.lowlevel.checkpoint()
         given = {
             partition: token for partition, token in self.tokens.items() if partition in partitions
         }
@@ -117,8 +121,6 @@ class Leases:
                 await self._reach.once(
                     lambda state: state.give_back(self.worker, given, leaving=leaving)
                 )
-        else:
-            await trio.lowlevel.checkpoint()
 
     def drop(self, partitions: frozenset[int]) -> None:
         """They are somebody else's."""

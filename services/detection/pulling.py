@@ -13,7 +13,7 @@ from services.claims import Claims
 from transport.errors import StreamMismatch, Unreachable
 from transport.partitions import take_over
 from transport.session import Delivery, Session
-from transport.streams import Consumer
+from transport.streams import Consumer, consumers_of
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -25,7 +25,7 @@ _PULL_MAX_BYTES = 4 << 20
 class _Open:
     """A partition whose messages come."""
 
-    token: int
+    durable: str
     generation: int
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     closed: trio.Event = field(default_factory=trio.Event)
@@ -65,6 +65,18 @@ class Pulling:
         now = self._session.generation
         return frozenset(number for number, each in self._open.items() if each.generation != now)
 
+    async def gone(self) -> frozenset[int]:
+        """Those whose consumer is not there any more: somebody removed it, or its stream."""
+        await trio.lowlevel.checkpoint()
+        if not self._open or not self._session.connected:
+            return frozenset()
+        try:
+            found = await consumers_of(self._session, self._consumer.stream)
+        except Unreachable:
+            return frozenset()
+        there = {each["name"] for each in found}
+        return frozenset(number for number, each in self._open.items() if each.durable not in there)
+
     async def open(self, nursery: trio.Nursery, partition: int, *, token: int) -> bool:
         """Have the messages of a partition come.
 
@@ -74,6 +86,7 @@ class Pulling:
         Raises:
             Overtaken: the token is not the highest.
         """
+        await trio.lowlevel.checkpoint()
         generation = self._session.generation
         try:
             own = await take_over(self._session, self._consumer, partition, token=token)
@@ -83,7 +96,7 @@ class Pulling:
             self._complained = True
             return False
         self._complained = False
-        opened = self._open[partition] = _Open(token, generation)
+        opened = self._open[partition] = _Open(own.durable, generation)
         nursery.start_soon(self._pull, partition, own, opened)
         return True
 

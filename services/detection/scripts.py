@@ -35,8 +35,7 @@ for i = 6, #ARGV, 2 do
   end
 end
 for partition = 0, tonumber(ARGV[5]) - 1 do
-  if redis.call('EXISTS', prefix .. 'lease:' .. partition) == 0
-      and not (young and redis.call('EXISTS', prefix .. 'token:' .. partition) == 0) then
+  if not young and redis.call('EXISTS', prefix .. 'lease:' .. partition) == 0 then
     free[#free + 1] = partition
   end
 end

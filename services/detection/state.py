@@ -28,7 +28,7 @@ KEPT_SECS = 48 * 3600
 JOURNAL_MAX_BATCHES = 64
 JOURNAL_MAX_BYTES = 4 << 20
 """A journal that would grow beyond either is replaced by a snapshot."""
-SNAPSHOT_MAX_BYTES = 64 << 20
+SNAPSHOT_MAX_BYTES = 16 << 20
 """A larger one is not kept: who takes over begins anew, and it is counted."""
 
 
@@ -90,6 +90,14 @@ class Write:
     ask for none."""
     change: Append | Replace | Drop
     seen: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of it that matter."""
+        change = self.change
+        if isinstance(change, Append):
+            return sum(map(len, change.journal))
+        return len(change.snapshot or b"") if isinstance(change, Replace) else 0
 
 
 class Written(Enum):

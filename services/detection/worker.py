@@ -1,90 +1,30 @@
-"""The worker: a partition's messages through the engines, alerts out, state saved, then the acks.
-
-A crash anywhere between repeats deterministic work: the alerts come again under the same ids, and
-what is saved is recognised. Nothing is acked that is not saved.
-"""
+"""The worker: holds its share of the partitions, and deals with their messages."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-import msgspec
 import trio
 
 from actors.runtime import Actor
 from services.claims import Claims
 from services.detection.agents import AgentCounts, Agents
 from services.detection.engine import MakeDetection
+from services.detection.groups import Groups, Stopped, WorkCounts
 from services.detection.leases import Leases
 from services.detection.pulling import Pulling
 from services.detection.reach import Reach
-from services.detection.state import BEAT_SECS, StateUnavailable, Unit, Written
+from services.detection.state import BEAT_SECS, StateUnavailable
 from services.intake import KEEP_SECS
-from services.refusals import refusal
-from transport.messages import (
-    Alert,
-    CanonicalBatch,
-    CanonicalSingle,
-    alert_message_id,
-    encode,
-)
 from transport.partitions import Overtaken
-from transport.session import Delivery, Outgoing, Session
+from transport.session import Session
 from transport.streams import Consumer
-from transport.subjects import ALERTS, INVALID, Address, address_of, subject
 
-_PUBLISH_WITHIN_SECS = 5.0
-_PAUSE_FIRST_SECS = 0.1
-_PAUSE_MAX_SECS = 2.0
 _GOODBYE_SECS = 0.5
-_DETAIL_MAX = 500
-_Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
-_decode = msgspec.json.Decoder(CanonicalBatch | CanonicalSingle).decode
-
-
-@dataclass(slots=True)
-class WorkCounts:
-    """What a worker did since the start."""
-
-    messages: int = 0
-    """Messages dealt with, of whatever kind."""
-    events: int = 0
-    """Events the engines took."""
-    alerts: int = 0
-    """Alerts the broker has."""
-    late: int = 0
-    """Batches that came after ones that follow them; the engines took them."""
-    repeats: int = 0
-    """Batches that came again; nothing was done about them."""
-    singles: int = 0
-    """Messages of the first version, which no engine takes: their agents decide by themselves."""
-    invalid: int = 0
-    """Messages that did not decode, lied about their sender, or made an engine fail."""
-    unpublished: int = 0
-    """Publishes the broker did not confirm; they were made again."""
-
-
-class _Stopped(Exception):  # noqa: N818 - it says what is so
-    """The worker is told to stop, and what it waits for is away."""
-
-
-@dataclass(slots=True)
-class _Group:
-    """What becomes of messages that are dealt with together."""
-
-    done: list[tuple[int, Delivery]] = field(default_factory=list)
-    """With their partitions."""
-    outgoing: list[Outgoing] = field(default_factory=list)
-    alerts: int = 0
-    refused: list[Delivery] = field(default_factory=list)
-    broken: set[Unit] = field(default_factory=set)
-    later: list[tuple[int, Delivery]] = field(default_factory=list)
-    """Messages of units that are broken: their engines are made again first."""
-
-
-_Readable = tuple[int, Delivery, Unit, CanonicalBatch]
+_WAKE_SECS = 0.1
+_LOOK_SECS = 5.0
+"""How often to see whether the partitions' consumers are there."""
 
 
 class Worker(Actor):
@@ -132,6 +72,7 @@ class Worker(Actor):
         self._ready = ready
         self._clock_ms = clock_ms
         self._take_at = 0.0
+        self._look_at = 0.0
 
     async def run(self) -> None:
         """Work until told to stop; then finish the group in hand and give the partitions back."""
@@ -151,21 +92,35 @@ class Worker(Actor):
                     await self._leases.give_back(frozenset(self._leases.tokens), leaving=True)
 
     async def _work(self, nursery: trio.Nursery) -> None:
+        await trio.lowlevel.checkpoint()
+        groups = Groups(
+            session=self._session,
+            reach=self._reach,
+            leases=self._leases,
+            agents=self._agents,
+            claims=self._claims,
+            counts=self._counts,
+            stopping=self.context.stopping,
+            log=self.context.log,
+            clock_ms=self._clock_ms,
+        )
         while not self.context.stopping.is_set():
             await self._move(nursery)
             taken = await self._pulling.take()
             try:
                 while taken:
-                    taken = await self._deal_with(taken)
-            except (_Stopped, StateUnavailable) as error:
+                    taken = await groups.deal_with(taken)
+            except (Stopped, StateUnavailable) as error:
                 self.context.log.warning("stopped with messages in hand", why=str(error))
-
-    # Partitions
 
     async def _move(self, nursery: trio.Nursery) -> None:
         """Hold what we should."""
+        await trio.lowlevel.checkpoint()
         move = self._leases.move()
         stale = self._pulling.stale()
+        if trio.current_time() >= self._look_at:
+            stale |= await self._pulling.gone()
+            self._look_at = trio.current_time() + _LOOK_SECS
         leaving = move.lost | move.surplus
         if leaving or stale:
             await self._pulling.close(leaving | stale)
@@ -185,6 +140,7 @@ class Worker(Actor):
             await self._take(nursery, wanted)
 
     async def _take(self, nursery: trio.Nursery, partitions: list[int]) -> None:
+        await trio.lowlevel.checkpoint()
         for partition in partitions:
             # Somebody may have had it meanwhile, and written what is not in our memory.
             self._agents.forget_partition(partition)
@@ -230,158 +186,4 @@ class Worker(Actor):
         await self.context.stopping.wait()
         while True:
             self._pulling.wake()
-            await trio.sleep(_PAUSE_FIRST_SECS)
-
-    # Messages
-
-    async def _deal_with(self, taken: Sequence[tuple[int, Delivery]]) -> list[tuple[int, Delivery]]:
-        """Engines, alerts, state, acks. Returns what has to be dealt with after this."""
-        group = _Group()
-        readable = self._read(taken, group)
-        await self._load(readable)
-        for each in readable:
-            self._process(each, group)
-            await trio.lowlevel.checkpoint()
-        await self._publish(group.outgoing)
-        self._counts.alerts += group.alerts
-        self._settle(group, lost=await self._save())
-        return group.later
-
-    def _read(self, taken: Sequence[tuple[int, Delivery]], group: _Group) -> list[_Readable]:
-        """The batches of messages; the others are dealt with."""
-        found: list[_Readable] = []
-        for partition, delivery in taken:
-            address = address_of(delivery.subject)
-            try:
-                message = _decode(delivery.payload)
-                if (message.tenant_id, message.agent_id) != address:
-                    claimed = f"{message.tenant_id}.{message.agent_id}"
-                    raise ValueError(f"claims to be {claimed} on a subject of {'.'.join(address)}")
-            except _Undecodable as error:
-                self._refuse(group, delivery, address, reason="invalid", detail=str(error))
-                continue
-            if isinstance(message, CanonicalSingle):
-                self._counts.singles += 1
-                group.done.append((partition, delivery))
-            else:
-                found.append((partition, delivery, Unit(*address, message.host.boot_id), message))
-        return found
-
-    async def _load(self, readable: Sequence[_Readable]) -> None:
-        """Have the engines of all, in one round trip for those that are not in memory."""
-        missing = {
-            unit: (batch.host, partition)
-            for partition, _, unit, batch in readable
-            if unit not in self._agents
-        }
-        if not missing:
-            return
-        units = list(missing)
-        kept = await self._reach.call(lambda state: state.load(units), until=self.context.stopping)
-        for (unit, (host, partition)), each in zip(missing.items(), kept, strict=True):
-            self._agents.restore(unit, host, each, partition=partition)
-            await trio.lowlevel.checkpoint()
-
-    def _process(self, readable: _Readable, group: _Group) -> None:
-        partition, delivery, unit, batch = readable
-        if unit in group.broken or unit not in self._agents:
-            group.later.append((partition, delivery))
-            return
-        finding = self._agents.find(unit, batch)
-        if finding == "repeat":
-            self._counts.repeats += 1
-            group.done.append((partition, delivery))
-            return
-        try:
-            alerts = self._agents.process(unit, batch, delivery.payload)
-        except Exception as error:  # noqa: BLE001 - one bad message is no reason to end
-            group.broken.add(unit)
-            address = Address(unit.tenant_id, unit.agent_id)
-            self._refuse(group, delivery, address, reason="engine_failed", detail=repr(error))
-            return
-        self._counts.late += finding == "late"
-        self._counts.events += len(batch.events)
-        group.alerts += len(alerts)
-        group.outgoing += [_outgoing(alert, unit) for alert in alerts]
-        group.done.append((partition, delivery))
-
-    def _refuse(
-        self, group: _Group, delivery: Delivery, address: Address, *, reason: str, detail: str
-    ) -> None:
-        self._counts.invalid += 1
-        self.context.log.error(
-            "message goes to the invalid lane",
-            agent=address.agent_id,
-            stream_seq=delivery.stream_seq,
-            reason=reason,
-            detail=detail[:_DETAIL_MAX],
-        )
-        record = refusal(
-            delivery, address, reason=reason, detail=detail, received_at_unix_ms=self._clock_ms()
-        )
-        where = subject(INVALID, address)
-        group.outgoing.append(Outgoing(where, encode(record), record.invalid_id))
-        group.refused.append(delivery)
-
-    async def _publish(self, left: list[Outgoing]) -> None:
-        """Publish until the broker has all."""
-        pause_secs = _PAUSE_FIRST_SECS
-        while left:
-            receipts = await self._session.publish_all(left, within_secs=_PUBLISH_WITHIN_SECS)
-            failed = [
-                (each, receipt.error)
-                for each, receipt in zip(left, receipts, strict=True)
-                if not receipt.stored
-            ]
-            left = [each for each, _ in failed]
-            if not failed:
-                return
-            why = failed[0][1]
-            self._counts.unpublished += len(failed)
-            self.context.log.warning(
-                "broker did not take what detection publishes; it is sent again",
-                messages=len(failed),
-                why=why,
-            )
-            with trio.move_on_after(pause_secs):
-                await self.context.stopping.wait()
-                raise _Stopped(why)
-            pause_secs = min(2 * pause_secs, _PAUSE_MAX_SECS)
-
-    async def _save(self) -> set[int]:
-        """Write what was processed, in one round trip; two where the state has lost something.
-
-        Returns:
-            Partitions that turn out to be somebody else's.
-        """
-        lost: set[int] = set()
-        writes = self._agents.writes(self._leases.tokens)
-        while writes:
-            results = await self._reach.call(
-                lambda state, writes=writes: state.save(writes),  # type: ignore[misc]
-                until=self.context.stopping,
-            )
-            lost |= {
-                write.partition
-                for write, result in zip(writes, results, strict=True)
-                if result is Written.FENCED
-            }
-            writes = self._agents.written(writes, results)
-        return lost
-
-    def _settle(self, group: _Group, *, lost: set[int]) -> None:
-        """Ack what is saved. What belongs to a lost partition is for its new owner to deal with."""
-        self._counts.messages += len(group.done) + len(group.refused)
-        self._claims.ack([each for partition, each in group.done if partition not in lost])
-        self._claims.forget([each for partition, each in group.done if partition in lost])
-        self._claims.end(group.refused)
-        if lost:
-            self._leases.fenced(frozenset(lost))
-        for unit in group.broken:
-            self._agents.forget(unit)
-        self._agents.shrink()
-
-
-def _outgoing(alert: Alert, unit: Unit) -> Outgoing:
-    where = subject(ALERTS, Address(unit.tenant_id, unit.agent_id))
-    return Outgoing(where, encode(alert), alert_message_id(alert))
+            await trio.sleep(_WAKE_SECS)

@@ -16,7 +16,7 @@ from functools import partial
 
 import structlog
 
-from tests.bench import backend, measures, spool, stores
+from tests.bench import backend, detection, measures, spool, stores
 from tests.bench.measures import Row
 from tests.bench.rig import Rig
 
@@ -42,6 +42,8 @@ MEASURES: dict[str, Callable[[Rig], list[Row]]] = {
     "writer-postgres": backend.writer_postgres,
     "publishing": backend.publishing,
     "latency": backend.latency,
+    "matching": detection.matching,
+    "detection": detection.worker,
     "endurance": backend.endurance,
 }
 _MARKS = {True: "holds", False: "MISSED", None: ""}

@@ -27,7 +27,7 @@ from transport.session import Outgoing, Session
 from transport.settings import BrokerSettings
 
 _BATCHES = 600
-_RUNS = 3
+RUNS = 3
 _RAW, _ACCEPTED = "telemetry.raw.acme.web-1", "telemetry.accepted.acme.web-1"
 _CONSUMERS = (streams.INGEST, streams.TELEMETRY_WRITER, streams.INVALID_WRITER)
 
@@ -49,7 +49,7 @@ def _canonical() -> list[bytes]:
     return made
 
 
-async def _publish(url: str, subject: str, payloads: list[bytes]) -> float:
+async def publish(url: str, subject: str, payloads: list[bytes]) -> float:
     """Publish with the stream's acks; the seconds it took."""
     session = Session(BrokerSettings(), name="bench", url=url)
     async with open_loop(), trio.open_nursery() as nursery:
@@ -68,7 +68,7 @@ async def _publish(url: str, subject: str, payloads: list[bytes]) -> float:
     return seconds
 
 
-async def _state(url: str, stream: str) -> dict[str, Any]:
+async def state_of(url: str, stream: str) -> dict[str, Any]:
     """What the broker says of a stream: `messages`, `first_ts`, `last_ts` …"""
     session = Session(BrokerSettings(), name="bench-watch", url=url)
     async with open_loop(), trio.open_nursery() as nursery:
@@ -81,7 +81,7 @@ async def _state(url: str, stream: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _fresh(**options: Any) -> Iterator[Backend]:
+def fresh(**options: Any) -> Iterator[Backend]:
     with (
         tempfile.TemporaryDirectory(prefix="lavender-bench-") as folder,
         backend(Path(folder), **options) as running,
@@ -104,15 +104,15 @@ def _when(stamp: str) -> dt.datetime:
 def ingest(_rig: Rig) -> list[Row]:
     """Validate and republish what waits in the stream, one process."""
     payloads, speeds, ceilings = _raw(), [], []
-    for _ in range(_RUNS):
+    for _ in range(RUNS):
         # One agent sends what many would: its rate must not be what is measured.
-        with _fresh(ingest="agent_events_per_sec = 10000000") as running:
-            ceilings.append(_BATCHES * EVENTS_MAX / trio.run(_publish, running.url, _RAW, payloads))
+        with fresh(ingest="agent_events_per_sec = 10000000") as running:
+            ceilings.append(_BATCHES * EVENTS_MAX / trio.run(publish, running.url, _RAW, payloads))
             running.services["ingest"].start()
             state: dict[str, Any] = {"messages": 0}
             while state["messages"] < _BATCHES:
                 time.sleep(1)
-                state = trio.run(_state, running.url, "TELEMETRY_CANONICAL")
+                state = trio.run(state_of, running.url, "TELEMETRY_CANONICAL")
             # The broker's own times of the first and the last message: asking disturbs nothing.
             seconds = (_when(state["last_ts"]) - _when(state["first_ts"])).total_seconds()
             speeds.append((_BATCHES - 1) * EVENTS_MAX / seconds)
@@ -124,29 +124,29 @@ def ingest(_rig: Rig) -> list[Row]:
 
 def writer_sqlite(_rig: Rig) -> list[Row]:
     """The telemetry writer into SQLite, from a full stream."""
-    return _writer("SQLite", 40_000, _fresh)
+    return _writer("SQLite", 40_000, fresh)
 
 
 def writer_postgres(_rig: Rig) -> list[Row]:
     """The telemetry writer into PostgreSQL with fsync on, from a full stream."""
 
     @contextmanager
-    def fresh() -> Iterator[Backend]:
-        with cluster(fsync=True) as server, _fresh(cluster=server) as running:
+    def with_postgres() -> Iterator[Backend]:
+        with cluster(fsync=True) as server, fresh(cluster=server) as running:
             yield running
 
-    return _writer("PostgreSQL", 25_000, fresh)
+    return _writer("PostgreSQL", 25_000, with_postgres)
 
 
-def _writer(name: str, bar: int, fresh: Callable[[], Any]) -> list[Row]:
+def _writer(name: str, bar: int, start: Callable[[], Any]) -> list[Row]:
     payloads, speeds, ceilings = _canonical(), [], []
     repeated = payloads[: _BATCHES // 10]
-    for _ in range(_RUNS):
-        with fresh() as running:
+    for _ in range(RUNS):
+        with start() as running:
             ceilings.append(
-                _BATCHES * EVENTS_MAX / trio.run(_publish, running.url, _ACCEPTED, payloads)
+                _BATCHES * EVENTS_MAX / trio.run(publish, running.url, _ACCEPTED, payloads)
             )
-            trio.run(_publish, running.url, _ACCEPTED + "x", repeated)
+            trio.run(publish, running.url, _ACCEPTED + "x", repeated)
             begin = time.perf_counter()
             running.services["telemetry_writer"].start()
             wanted = _BATCHES * EVENTS_MAX
@@ -174,7 +174,7 @@ def _ceiling(speeds: list[float]) -> Row:
 
 def latency(rig: Rig, *, rounds: int = 200) -> list[Row]:
     """Kernel event to row in the store, lightly loaded: 20 execs a second through everything."""
-    with _fresh() as running:
+    with fresh() as running:
         for service in running.services.values():
             service.start()
         overrides = _published(running, rig)
@@ -213,10 +213,10 @@ def publishing(rig: Rig, *, seconds: float = 5) -> list[Row]:
         "LAVENDER_AGENT__OPEN_REPEAT_SECS": "0",
     }
     added = []
-    with _fresh() as running:
+    with fresh() as running:
         for service in running.services.values():
             service.start()
-        for _ in range(_RUNS):
+        for _ in range(RUNS):
             costs = []
             for overrides in ({}, _published(running, rig)):
                 with agent(rig, output="none", **everything, **overrides) as watching:
@@ -235,7 +235,7 @@ def publishing(rig: Rig, *, seconds: float = 5) -> list[Row]:
 def endurance(_rig: Rig, *, seconds: int = 600, rate: int = 10_000) -> list[Row]:
     """Ten minutes at a steady rate, end to end, with the memory of each process."""
     total = seconds * rate
-    with _fresh() as running:
+    with fresh() as running:
         for service in running.services.values():
             service.start()
         emitter = running.emitter(total, rate=rate)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.faults.backend import ROOT, Backend, backend
+from tests.faults.backend import ROOT, Backend, Process, backend
 from tests.services.postgres import free_port
 from transport.server import EmbeddedServer
 
@@ -61,7 +61,7 @@ def test_a_service_shows_its_topology(service: str) -> None:
     assert "_intake -> " in done.stdout
 
 
-@pytest.mark.parametrize("service", [*SERVICES, "stack", "ledger"])
+@pytest.mark.parametrize("service", [*SERVICES, "detection", "stack", "ledger"])
 def test_a_wrong_configuration_is_named_and_nothing_is_started(
     service: str, tmp_path: Path
 ) -> None:
@@ -90,6 +90,43 @@ def test_a_check_says_what_there_is(running: Backend) -> None:
     absent = {"LAVENDER_BROKER__URL": f"nats://127.0.0.1:{free_port()}"}
     done = run("services.ingest", "--check", **absent)
     assert (done.returncode, "FAIL  broker" in done.stdout) == (1, True)
+
+
+def test_a_check_of_detection_says_where_its_state_is(running: Backend) -> None:
+    done = run("services.detection", "--check", **running.environment)
+    assert (done.returncode, "state     kept in memory" in done.stdout) == (0, True)
+    absent = {"LAVENDER_DETECTION__STATE": f"redis://:secret@127.0.0.1:{free_port()}/0"}
+    done = run("services.detection", "--check", **running.environment, **absent)
+    assert (done.returncode, "FAIL  state" in done.stdout) == (1, True)
+    assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("url", ["redis:/x", "redis://host:port/0", "redis://host/x", "file:///x"])
+def test_an_address_of_a_state_that_is_none_is_refused(url: str) -> None:
+    done = run("services.detection", LAVENDER_DETECTION__STATE=url)
+    assert (done.returncode, "LAVENDER_DETECTION__STATE" in said(done)[-1]) == (2, True)
+
+
+def test_a_detection_worker_is_healthy_and_ends_on_sigterm(running: Backend) -> None:
+    port = free_port()
+    environment = {**running.environment, "LAVENDER_DETECTION__LISTEN": f"127.0.0.1:{port}"}
+    words = [sys.executable, "-m", "services.detection"]
+    worker = Process("detection", words, running.folder, environment=environment)
+    worker.start()
+    try:
+        held = "lavender_detection_state_partitions_held 16.0"
+        running.wait_for(lambda: _answers(f"http://127.0.0.1:{port}/metrics", held))
+        assert _answers(f"http://127.0.0.1:{port}/healthz", '"state": true')
+    finally:
+        assert worker.stop() == 0
+    assert '"reason": "drained"' in worker.log()
+
+
+def _answers(url: str, text: str) -> bool:
+    try:
+        return text in get(url)[1]
+    except OSError:
+        return False
 
 
 async def test_credentials_that_are_refused_are_one_clear_line(tmp_path: Path) -> None:

@@ -8,23 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from actors.detection.conditions import AllOf, AnyOf, Condition, Not, Test, Value
+from actors.detection.conditions import AllOf, AnyOf, Condition, Not, Op, Test, Value
 from services.detection.sigma import regexes
 
 Folded: TypeAlias = Condition | bool
 
 _COMPARED_MAX = 4096
 """Pairs of values that are compared while looking for contradictions."""
+_GLOB_MAX = 1000
+"""Characters of a glob that is tried."""
 SEVERAL_VALUED = frozenset({"argv", "access", "program"})
 """Fields that can equal different values at once."""
-
-_PATTERNS: dict[str, Callable[[str], str]] = {
-    "equals": regexes.quoted,
-    "contains": lambda text: f".*{regexes.quoted(text)}.*",
-    "startswith": lambda text: f"{regexes.quoted(text)}.*",
-    "endswith": lambda text: f".*{regexes.quoted(text)}",
-    "glob": regexes.from_glob,
-}
 
 
 def negated(folded: Folded) -> Folded:
@@ -35,7 +29,7 @@ def negated(folded: Folded) -> Folded:
 
 
 def any_of(parts: Iterable[Folded]) -> Folded:
-    """At least one holds."""
+    """At least one holds; tests that differ in their values only are one test of them all."""
     flat: dict[Condition, None] = {}
     for part in parts:
         if part is True:
@@ -46,7 +40,26 @@ def any_of(parts: Iterable[Folded]) -> Folded:
         return True
     if not flat:
         return False
-    return next(iter(flat)) if len(flat) == 1 else AnyOf(tuple(flat))
+    merged = _merged(flat)
+    return merged[0] if len(merged) == 1 else AnyOf(merged)
+
+
+def _merged(parts: Iterable[Condition]) -> tuple[Condition, ...]:
+    values: dict[tuple[str, Op, bool], dict[tuple[type, Value], None]] = {}
+    places: dict[Condition | tuple[str, Op, bool], None] = {}
+    for part in parts:
+        if isinstance(part, Test) and part.op != "exists":
+            key = (part.field, part.op, part.cased)
+            places[key] = None
+            values.setdefault(key, {}).update(((type(each), each), None) for each in part.values)
+        else:
+            places[part] = None
+    return tuple(
+        Test(each[0], each[1], tuple(value for _, value in values[each]), cased=each[2])
+        if isinstance(each, tuple)
+        else each
+        for each in places
+    )
 
 
 def all_of(parts: Iterable[Folded]) -> Folded:
@@ -67,21 +80,31 @@ def all_of(parts: Iterable[Folded]) -> Folded:
 def contradiction(conditions: tuple[Condition, ...]) -> str | None:
     """Return the field about which they cannot all hold, if there is one that can be seen."""
     seen = set(conditions)
+    asked: dict[str, list[tuple[Test, bool]]] = {}
     for each in conditions:
         if isinstance(each, Not) and each.of in seen:
             return each.of.field if isinstance(each.of, Test) else "a part and its opposite"
-    tests = [each for each in conditions if isinstance(each, Test)]
-    denied = [each.of for each in conditions if isinstance(each, Not) and isinstance(each.of, Test)]
-    for test in tests:
-        if test.op != "equals" or test.field in SEVERAL_VALUED:
-            continue
-        others = [(each, True) for each in tests if each.field == test.field and each is not test]
-        others += [(each, False) for each in denied if each.field == test.field]
-        if len(test.values) * sum(len(each.values) for each, _ in others) > _COMPARED_MAX:
-            continue
-        if not any(_fits(value, others, cased=test.cased) for value in test.values):
-            return test.field
-    return _empty_range(tests)
+        test, wanted = (each.of, False) if isinstance(each, Not) else (each, True)
+        if isinstance(test, Test):
+            asked.setdefault(test.field, []).append((test, wanted))
+    for field, tests in asked.items():
+        equal = [test for test, wanted in tests if wanted and test.op == "equals"]
+        if equal and field not in SEVERAL_VALUED and not _agree(equal, tests):
+            return field
+    return _empty_range([each for each in conditions if isinstance(each, Test)])
+
+
+def _agree(equal: list[Test], tests: list[tuple[Test, bool]]) -> bool:
+    """Whether one of the values that the field must equal fits the tests, as far as is looked."""
+    first = min(equal, key=lambda test: len(test.values))
+    most = _COMPARED_MAX // len(first.values)
+    others: list[tuple[Test, bool]] = []
+    for test, wanted in tests:
+        most -= len(test.values)
+        if most < 0:
+            break
+        others.append((test, wanted))
+    return any(_fits(value, others, cased=first.cased) for value in first.values)
 
 
 def _fits(value: Value, others: list[tuple[Test, bool]], *, cased: bool) -> bool:
@@ -99,18 +122,37 @@ def holds(test: Test, value: Value) -> bool | None:
     """Whether a test of a known value holds; None where that cannot be said here."""
     if test.op == "exists":
         return bool(test.values[0])
-    texts = [each for each in test.values if isinstance(each, str)]
-    if test.op == "re" and isinstance(value, str):
-        return any(regexes.compiled(text).search(value) for text in texts)
-    if test.op in _PATTERNS and isinstance(value, str):
-        flags = "(?s)" if test.cased else "(?is)"
-        make = _PATTERNS[test.op]
-        return any(regexes.compiled(flags + make(text)).fullmatch(value) for text in texts)
+    if isinstance(value, str) and test.op in _TEXT:
+        texts = [each for each in test.values if isinstance(each, str)]
+        if test.op == "glob" and any(len(text) > _GLOB_MAX for text in texts):
+            return None
+        return any(_TEXT[test.op](value, text, test.cased) for text in texts)
     if test.op == "equals":
         return value in test.values
     if test.op in {"lt", "lte", "gt", "gte"} and isinstance(value, int):
         return any(_compares(test.op, value, each) for each in test.values if _is_int(each))
     return None
+
+
+def _plain(compare: Callable[[str, str], bool]) -> Callable[[str, str, bool], bool]:
+    return lambda found, text, cased: (
+        compare(found, text) if cased else compare(found.lower(), text.lower())
+    )
+
+
+def _glob(found: str, glob: str, cased: bool) -> bool:  # noqa: FBT001 - called by position only
+    flags = "(?s)" if cased else "(?is)"
+    return regexes.compiled(flags + regexes.from_glob(glob)).fullmatch(found) is not None
+
+
+_TEXT: dict[str, Callable[[str, str, bool], bool]] = {
+    "equals": _plain(str.__eq__),
+    "contains": _plain(str.__contains__),
+    "startswith": _plain(str.startswith),
+    "endswith": _plain(str.endswith),
+    "glob": _glob,
+    "re": lambda found, text, _: regexes.compiled(text).search(found) is not None,
+}
 
 
 def _compares(op: str, value: int, bound: Value) -> bool:

@@ -31,7 +31,7 @@ from services.detection.sigma import folding
 from services.detection.sigma.fields import Absent, Choice, Field, Unserved, View
 from services.detection.sigma.folding import Folded
 from services.detection.sigma.refusals import Invalid, Unsupported
-from services.detection.sigma.values import Asked, joined, question
+from services.detection.sigma.values import Asked, question
 
 _WORDS = {True: ("true", "yes"), False: ("false", "no")}
 _PLACED = (SigmaContainsModifier, SigmaStartswithModifier, SigmaEndswithModifier)
@@ -90,20 +90,15 @@ def _linked(item: Item) -> Folded:
     if item.of.value_linking is ConditionAND:
         folded = folding.all_of([_one(item, value) for value in values])
     else:
-        folded = folding.any_of(joined(_each(item, values)))
+        folded = folding.any_of([_one(item, value) for value in _flat(values)])
     if folded is False:
         _note_unknown(item, values)
     return folded
 
 
-def _each(item: Item, values: list[SigmaType]) -> Iterator[Folded]:
-    """Tests of every value, of those that a modifier made of one as well."""
-    return (_one(item, value) for value in _flat(values))
-
-
 def _one(item: Item, value: SigmaType) -> Folded:
     if isinstance(value, SigmaExpansion):
-        return folding.any_of(joined(_each(item, value.values)))
+        return folding.any_of([_one(item, each) for each in _flat(value.values)])
     if item.of.field is None:
         value = _keyword(item, value)
         lookup = item.view.text

@@ -17,10 +17,14 @@ from services.detection.sigma import documents, sources, translation
 from services.detection.sigma.documents import Document
 from services.detection.sigma.joining import Draft, join
 from services.detection.sigma.metadata import DETAILS, description
-from services.detection.sigma.parsing import parsed
+from services.detection.sigma.parsing import expressions, parsed, variants
 from services.detection.sigma.refusals import Invalid, Refusal, Refused
 
 _SHOWN_MAX = 256
+_EXPRESSIONS_MAX = 1000
+"""In one file; each may take milliseconds to compile."""
+_VARIANTS_MAX = 20_000
+"""In one file, of the values that windash multiplies."""
 _SUFFIXES = {".yml", ".yaml"}
 
 
@@ -87,6 +91,7 @@ def _read(path: Path) -> Iterator[Draft]:
 def _drafts(text: str, path: str) -> Iterator[Draft]:
     try:
         found = documents.documents(text)
+        _check_cost(found)
     except Refused as refused:
         yield Draft(path=path, line=1, refused=refused)
         return
@@ -103,6 +108,14 @@ def _drafts(text: str, path: str) -> Iterator[Draft]:
         except Refused as refused:
             draft.refused = refused
         yield draft
+
+
+def _check_cost(found: list[Document]) -> None:
+    """Refuse a small file that would become much."""
+    if sum(map(expressions, found)) > _EXPRESSIONS_MAX:
+        raise Invalid(f"more than {_EXPRESSIONS_MAX:,} regular expressions in one file", line=1)
+    if sum(map(variants, found)) > _VARIANTS_MAX:
+        raise Invalid(f"windash makes more than {_VARIANTS_MAX:,} values of one file", line=1)
 
 
 def _fill(draft: Draft, document: Document) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -17,8 +18,8 @@ from services.detection.sigma.documents import Document
 from services.detection.sigma.refusals import Invalid, Refused, Unsupported
 from services.detection.sigma.regexes import POLICY
 
-_WINDASH_MAX = 80
-"""Values that may have their dashes varied: each becomes up to 125."""
+_DASHED = re.compile(r"\B[-/]\b")
+"""What the modifier windash writes in five ways, three times in a value at most."""
 _BROKEN = (AttributeError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError)
 """What pySigma raises for documents it did not think of; its own errors are ValueErrors."""
 
@@ -96,9 +97,31 @@ def _check(definition: Any, document: Document, name: str) -> None:
         if len(set(modifiers)) < len(modifiers):
             raise Invalid(f"field {field}: a modifier stands twice", line=line)
         count = len(value) if isinstance(value, list) else 1
-        most = _WINDASH_MAX if "windash" in modifiers else VALUES_MAX
-        if count > most:
-            raise Invalid(f"field {field}: {count:,} values, more than {most:,}", line=line)
+        if count > VALUES_MAX:
+            raise Invalid(f"field {field}: {count:,} values, more than {VALUES_MAX:,}", line=line)
+
+
+def expressions(document: Document) -> int:
+    """Return how many regular expressions a document has."""
+    return sum(1 for _ in _values(document, "re"))
+
+
+def variants(document: Document) -> int:
+    """Return how many values a document's dashes would become."""
+    return sum(
+        5 ** min(len(_DASHED.findall(value)), 3)
+        for value in _values(document, "windash")
+        if isinstance(value, str)
+    )
+
+
+def _values(document: Document, modifier: str) -> Iterator[Any]:
+    """Its values that a modifier is for."""
+    detection = document.data.get("detection")
+    for definition in detection.values() if isinstance(detection, dict) else ():
+        for key, value in _keyed(definition):
+            if modifier in key.split("|")[1:]:
+                yield from value if isinstance(value, list) else (value,)
 
 
 def _keyed(definition: Any) -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,9 @@ from sigma.policy.regex_engine import RegexEngine, RegexPattern
 from services.detection.sigma.refusals import Invalid, Refused, Unsupported
 
 LENGTH_MAX = 8192
-_TRIVIAL = re.compile(r"(?:\(\?[ims]+\))?\^?(?:\.\*|\(\.\*\))?\$?")
+MEMORY_MAX = 1 << 20
+"""Of a compiled expression, by RE2's count; what is larger takes long to compile."""
+_TRIVIAL = re.compile(r"(?:\(\?[ims]+\))?(?:\^?(?:\.\*|\(\.\*\))\$?|\^|\$)?")
 
 _LACKING = {
     "(?=": "look-ahead (?=", "(?!": "look-ahead (?!",
@@ -74,7 +76,7 @@ def from_glob(glob: str) -> str:
     return "".join(out)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2048)
 def compiled(pattern: str) -> Any:
     """Return RE2's form of a pattern.
 
@@ -86,6 +88,7 @@ def compiled(pattern: str) -> Any:
         raise Invalid(f"a regular expression of more than {LENGTH_MAX} characters")
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = MEMORY_MAX
     try:
         return re2.compile(pattern, options)
     except (re2.error, UnicodeError) as error:

@@ -23,7 +23,7 @@ from sigma.conditions import (
 from sigma.exceptions import SigmaError
 from sigma.rule.detection import SigmaDetection, SigmaDetectionItem, SigmaDetections
 
-from actors.detection.conditions import Condition, RuleError, tests_of
+from actors.detection.conditions import Condition, EventType, RuleError, Test, tests_of
 from actors.detection.rules import Match
 from services.detection.sigma import folding, items
 from services.detection.sigma.documents import Document
@@ -58,7 +58,7 @@ class _Walk:
     document: Document
     lacking: Lacking = field(default_factory=Lacking)
     done: dict[tuple[str, bool], Folded] = field(default_factory=dict)
-    """Detections by name, and by what the unknown is in them."""
+    """Detections by name, selectors as they are written, and by what the unknown is in them."""
 
 
 def translate(
@@ -80,15 +80,13 @@ def translate(
         when = folding.any_of([_tree(tree, walk, unknown=False) for tree in trees])
         if when is True:
             raise Invalid(f"it matches every {walk.view.event} event", line=at)
-        when = folding.all_of([*walk.view.base, when])
-        if when is not False:
+        if folding.all_of([*walk.view.base, when]) is not False:
             found[walk.view] = when
     if not found:
         raise _never(walks, at)
-    events = dict.fromkeys(view.event for view in found)
     matches = [
-        Match(event, _sized([when for view, when in found.items() if view.event == event], line=at))
-        for event in events
+        Match(event, _sized(_of_event(event, found), line=at))
+        for event in dict.fromkeys(view.event for view in found)
     ]
     notes = dict.fromkeys(
         reason
@@ -110,10 +108,21 @@ def _never(walks: list[_Walk], at: int) -> Refused:
     return Invalid("its condition contradicts itself: it can never hold", line=at)
 
 
-def _sized(parts: list[Folded], *, line: int) -> Condition:
-    when = folding.any_of(parts)
+def _of_event(event: EventType, found: dict[View, Folded]) -> Folded:
+    """What any of an event's views asks for; what several of them build on stands there once."""
+    bases: dict[tuple[Test, ...], list[Folded]] = {}
+    for view, when in found.items():
+        if view.event == event:
+            bases.setdefault(view.base, []).append(when)
+    joined = {base: folding.any_of(parts) for base, parts in bases.items()}
+    if any(when is True for when in joined.values()):
+        return True  # every event has one view or the other that holds
+    return folding.any_of([folding.all_of([*base, when]) for base, when in joined.items()])
+
+
+def _sized(when: Folded, *, line: int) -> Condition:
     if isinstance(when, bool):
-        raise Invalid("it matches everything", line=line)
+        raise Invalid("it matches every event of a type", line=line)
     try:
         count = sum(len(test.values) for test in tests_of(when))
     except RuleError as error:
@@ -170,9 +179,7 @@ def _tree(tree: object, walk: _Walk, *, unknown: bool) -> Folded:
         case ConditionIdentifier():
             return _detection_called(tree.identifier, walk, unknown=unknown)
         case ConditionSelector():
-            named = tree.resolve_referenced_detections(walk.detections)
-            join = folding.all_of if tree.cond_class is ConditionAND else folding.any_of
-            return join(_detection_called(each.identifier, walk, unknown=unknown) for each in named)
+            return _selected(tree, walk, unknown=unknown)
         case ConditionNOT():
             return folding.negated(_tree(tree.args[0], walk, unknown=not unknown))
         case ConditionAND():
@@ -181,6 +188,18 @@ def _tree(tree: object, walk: _Walk, *, unknown: bool) -> Folded:
             return folding.any_of(_tree(each, walk, unknown=unknown) for each in tree.args)
         case _:
             raise AssertionError(tree)  # _check_names lets nothing else through
+
+
+def _selected(tree: ConditionSelector, walk: _Walk, *, unknown: bool) -> Folded:
+    """``1 of x*`` and ``all of x*``, folded once however often they are written."""
+    key = (f"{tree.args[0]} of {tree.pattern}", unknown)  # no detection's name has spaces
+    if key not in walk.done:
+        join = folding.all_of if tree.cond_class is ConditionAND else folding.any_of
+        walk.done[key] = join(
+            _detection_called(each.identifier, walk, unknown=unknown)
+            for each in tree.resolve_referenced_detections(walk.detections)
+        )
+    return walk.done[key]
 
 
 def _detection_called(name: str, walk: _Walk, *, unknown: bool) -> Folded:

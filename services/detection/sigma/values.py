@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -25,7 +24,7 @@ from sigma.types import (
     SpecialChars,
 )
 
-from actors.detection.conditions import Op, Test, Value
+from actors.detection.conditions import Op, Test
 from services.detection.sigma import regexes
 from services.detection.sigma.fields import Field
 from services.detection.sigma.folding import Folded
@@ -96,21 +95,6 @@ def _special(asked: Asked, value: SigmaType) -> Folded:
             )
         case _:
             raise Unsupported(f"field {asked.name}: {type(value).__name__} cannot be compared")
-
-
-def joined(tests: Iterable[Folded]) -> Iterator[Folded]:
-    """Tests of one field that differ in their values only, as one test of all the values."""
-    grouped: dict[tuple[str, Op, bool], dict[tuple[type, Value], None]] = {}
-    for test in tests:
-        if isinstance(test, Test) and test.op != "exists":
-            key = (test.field, test.op, test.cased)
-            grouped.setdefault(key, {}).update(
-                dict.fromkeys((type(value), value) for value in test.values)
-            )
-        else:
-            yield test
-    for (field, op, cased), values in grouped.items():
-        yield Test(field, op, tuple(value for _, value in values), cased=cased)
 
 
 def glob_of(value: SigmaString) -> str:

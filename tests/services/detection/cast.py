@@ -18,6 +18,9 @@ EVENTS = 5
 POISON = "poison"
 """A counter of this name makes the engine fail, after half of its work."""
 
+UNMAKEABLE = "unmakeable"
+"""A boot of which no engine can be made."""
+
 
 class Chain(msgspec.Struct):
     """Implements `Detection`: an alert for each batch says how many there were, and which."""
@@ -39,6 +42,8 @@ class Chain(msgspec.Struct):
 
 def make_chain(address: Address, host: Host, snapshot: bytes | None) -> Chain:
     """Implements `MakeDetection`."""
+    if host.boot_id == UNMAKEABLE:
+        raise RuntimeError("no engine")
     if snapshot is None:
         return Chain(host.boot_id)
     return msgspec.json.decode(snapshot, type=Chain)

@@ -12,16 +12,18 @@ import trio
 from actors.runtime.testing import run_actor
 from services.claims import Claims
 from services.detection.agents import AgentCounts
+from services.detection.groups import WorkCounts
 from services.detection.leases import Leases
 from services.detection.memory_state import MemoryState
 from services.detection.reach import Reach
 from services.detection.redis_state import RedisState
-from services.detection.state import State
-from services.detection.worker import WorkCounts, Worker
+from services.detection.state import State, Write, Written
+from services.detection.worker import Worker
 from tests.broker.kit import connected, until
 from tests.services.detection.cast import (
     EVENTS,
     POISON,
+    UNMAKEABLE,
     batch_of,
     expected,
     mail,
@@ -165,9 +167,12 @@ async def test_engines_that_made_room_are_restored(nats_server: EmbeddedServer) 
     async with a_broker(nats_server) as session:
         hand = Hand(session, MemoryState(), max_agents=1)
         async with hand.working():
-            await publish(session, [*mail_of(range(10), agents)])
-            found = await alerts(session, 80)
-        assert found == {agent: expected(range(10), agent=agent) for agent in agents}
+            await publish(session, [*mail_of(range(5), agents)])
+            first = await alerts(session, 40)
+            await publish(session, [*mail_of(range(5, 10), agents)])
+            then = await alerts(session, 40)
+        wanted = {agent: expected(range(10), agent=agent) for agent in agents}
+        assert {agent: first[agent] + then[agent] for agent in agents} == wanted
         assert hand.engines.evicted > 0
         assert hand.engines.restored > 0
 
@@ -205,6 +210,19 @@ async def test_a_bad_message_goes_to_the_invalid_lane_and_the_worker_lives(
         assert sorted(each.reason for each in records) == ["engine_failed", "invalid", "invalid"]
         assert {each.agent_id for each in records} == {"web-1"}
         assert hand.counts.invalid == 3
+
+
+async def test_an_agent_of_which_no_engine_can_be_made_does_not_end_the_worker(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with a_broker(nats_server) as session:
+        hand = Hand(session, MemoryState())
+        async with hand.working():
+            bad = mail(batch_of(0, "web-2", boot=UNMAKEABLE))
+            await publish(session, [*mail(batch_of(0)), *bad, *mail(batch_of(1))])
+            assert await alerts(session, 2) == {"web-1": expected([0, 1])}
+            (record,) = await read(session, INVALID_WRITER, 1)
+        assert msgspec.json.decode(record, type=Invalid).reason == "engine_failed"
 
 
 async def test_a_new_boot_is_a_new_engine_and_the_old_one_stays_for_the_late(
@@ -253,6 +271,52 @@ async def test_a_broker_that_restarts_costs_nothing(nats_server: EmbeddedServer)
             await publish(session, [*mail_of(range(20, 40), agents)])
             found = await alerts(session, 240)
         assert found == {agent: expected(range(40), agent=agent) for agent in agents}
+
+
+async def test_a_stream_that_was_removed_and_made_again_is_read(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with a_broker(nats_server) as session:
+        hand = Hand(session, MemoryState())
+        async with hand.working():
+            await publish(session, mail(batch_of(0)))
+            assert await alerts(session, 1) == {"web-1": expected([0])}
+            for name in ("TELEMETRY_DETECTION", "TELEMETRY_CANONICAL"):
+                await session.request(f"$JS.API.STREAM.DELETE.{name}", b"", within_secs=5)
+            await ensure(session, streams=used_by((DETECTION,)))
+            await publish(session, mail(batch_of(1)))
+            assert await alerts(session, 1) == {"web-1": expected([0, 1])[1:]}
+
+
+class Thief(MemoryState):
+    """A state in which, before the first write of a worker, somebody else takes its partition."""
+
+    stolen = False
+
+    async def save(self, writes: Sequence[Write]) -> Sequence[Written]:
+        if not self.stolen:
+            self.stolen = True
+            for write in writes:
+                await self.give_back("one", {write.partition: write.token}, leaving=False)
+                assert await self.take("thief", [write.partition], above=0)
+        return await super().save(writes)
+
+
+async def test_what_was_done_for_a_lost_partition_is_not_acked_and_is_done_again(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with a_broker(nats_server) as session:
+        hand = Hand(session, Thief())
+        async with hand.working():
+            await publish(session, mail(batch_of(0)))
+            await until(lambda: hand.engines.fenced == 1)
+            assert hand.claims.acked == 0
+            await until(hand.holds(PARTITIONS - 1))
+            await until(hand.holds(PARTITIONS))  # the thief is not heard of
+            await publish(session, mail(batch_of(1)))
+            await until(lambda: hand.claims.acked == 2)
+            assert await alerts(session, 2) == {"web-1": expected([0, 1])}
+        assert hand.counts.alerts == 3, "the first twice, under one id"
 
 
 async def test_two_workers_share_and_the_one_that_stays_takes_all(

@@ -122,6 +122,25 @@ def test_the_type_of_a_record_is_read_without_regard_to_case() -> None:
     assert kinds("sel: {type: execve, a0: zip}\ncondition: sel") == ["exec"]
 
 
+@pytest.mark.parametrize("kind", ["EXEC*", "'*CVE'", "'E?ECVE'", "'?X*V*'", "[TTY, EXECVE]"])
+def test_the_type_of_a_record_may_be_a_pattern(kind: str) -> None:
+    assert kinds(f"sel: {{type: {kind}, a0: zip}}\ncondition: sel") == ["exec"]
+
+
+def test_the_type_of_a_record_may_be_an_expression() -> None:
+    assert kinds("sel: {type|re: '^EX', a0: zip}\ncondition: sel") == ["exec"]
+
+
+def test_what_all_views_of_an_event_build_on_stands_there_once() -> None:
+    rule = rule_of("one: {a1: x}\ntwo: {exe: /bin/y}\ncondition: 1 of them", AUDITD)
+    assert rule.matches[0].when == AllOf(
+        (
+            Ask("error", "equals", (0,)),
+            AnyOf((Ask("argv.1", "equals", ("x",)), Ask("exe", "equals", ("/bin/y",)))),
+        )
+    )
+
+
 def test_a_path_is_of_a_file_that_is_opened_or_run() -> None:
     rule = rule_of("sel: {type: PATH, name|startswith: /tmp/.}\ncondition: sel", AUDITD)
     assert [match.event for match in rule.matches] == ["exec", "open"]
@@ -216,6 +235,7 @@ def test_records_that_cannot_be_built_are_unsupported(detection: str, reason: st
         "sel: {type: PATH}\ncondition: sel",
         "sel: {SYSCALL: openat, type: SYSCALL}\ncondition: sel",
         "sel: {type: SERVICE_STOP}\ncondition: not sel",
+        "a: {type: EXECVE, exe: x}\nb: {exe: x}\nc: {type: PATH}\ncondition: a or (c and not b)",
         "sel: {type: EXECVE, a0|exists: true}\nmore: {type: PATH}\ncondition: sel or more",
     ],
 )

@@ -63,6 +63,8 @@ def only(text: str) -> object:
         ("CommandLine|re|i: 'a'", Ask("command_line", "re", ("(?i)a",))),
         ("CommandLine|re|i|m|s: 'a'", Ask("command_line", "re", ("(?ims)a",))),
         ("CommandLine|re: '.*'", Ask("command_line", "exists", (True,))),
+        ("CommandLine|re: '^$'", Ask("command_line", "re", ("^$",))),
+        ("CommandLine|re: ''", Ask("command_line", "exists", (True,))),
         ("CommandLine|re: 'a*\\?b'", Ask("command_line", "re", ("a*\\?b",))),
         ("CommandLine: 777", Ask("command_line", "equals", ("777",))),
         ("CommandLine: 0777", Ask("command_line", "equals", ("0777",))),
@@ -102,9 +104,9 @@ def only(text: str) -> object:
             "CommandLine: [a, 'b*', 'c*', null]",
             AnyOf(
                 (
-                    Ask("command_line", "exists", (False,)),
                     Ask("command_line", "equals", ("a",)),
                     Ask("command_line", "startswith", ("b", "c")),
+                    Ask("command_line", "exists", (False,)),
                 )
             ),
         ),
@@ -308,9 +310,19 @@ def test_a_list_of_values_may_be_long_but_not_endless() -> None:
     assert "10,001 values" in refusal.reason
 
 
-def test_dashes_are_not_varied_in_endless_lists() -> None:
-    many = ", ".join(f"' -a{number} -b -c'" for number in range(81))
-    assert "more than 80" in refused_item(f"CommandLine|windash|contains: [{many}]").reason
+def test_a_small_file_cannot_become_much() -> None:
+    dashes = ", ".join(f"' -a{number} -b -c'" for number in range(200))
+    refusal = refused_item(f"CommandLine|windash|contains: [{dashes}]")
+    assert refusal.reason == "windash makes more than 20,000 values of one file"
+    many = ", ".join(f"(a|b){{1,100}}{number}" for number in range(1001))
+    refusal = refused_item(f"CommandLine|re: ['{many}'".replace(", ", "', '") + "]")
+    assert refusal.reason == "more than 1,000 regular expressions in one file"
+
+
+def test_a_long_glob_is_a_glob_and_no_trouble() -> None:
+    glob = "*a" * 3000
+    rule = item(f"CommandLine|contains|all: ['{glob}', b]\nCommandLine: [ab, {'ab' * 2000}]")
+    assert rule.matches
 
 
 def test_the_answer_to_yes_and_no_is_asked_of_auditd_as_it_was_written() -> None:

@@ -1,0 +1,300 @@
+"""Groups of messages: through the engines, alerts out, state saved, then the acks.
+
+A crash anywhere between repeats deterministic work: the alerts come again under the same ids, and
+what is saved is recognised. Nothing is acked that is not saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+import trio
+
+from services.claims import Claims
+from services.detection.agents import Agents, first_part
+from services.detection.leases import Leases
+from services.detection.reach import Reach
+from services.detection.state import Unit, Written
+from services.refusals import refusal
+from transport.messages import (
+    Alert,
+    CanonicalBatch,
+    CanonicalSingle,
+    alert_message_id,
+    encode,
+)
+from transport.session import Delivery, Outgoing, Session
+from transport.subjects import ALERTS, INVALID, Address, address_of, subject
+
+_PUBLISH_WITHIN_SECS = 5.0
+_PAUSE_FIRST_SECS = 0.1
+_PAUSE_MAX_SECS = 2.0
+_DETAIL_MAX = 500
+_FAILED = "engine_failed"
+_LOAD_UNITS = 8
+"""Loaded in one round trip: each may have a whole snapshot and a whole journal."""
+_Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+_decode = msgspec.json.Decoder(CanonicalBatch | CanonicalSingle).decode
+
+
+@dataclass(slots=True)
+class WorkCounts:
+    """What a worker did since the start."""
+
+    messages: int = 0
+    """Messages dealt with, of whatever kind."""
+    events: int = 0
+    """Events the engines took."""
+    alerts: int = 0
+    """Alerts the broker has."""
+    late: int = 0
+    """Batches that came after ones that follow them; the engines took them."""
+    repeats: int = 0
+    """Batches that came again; nothing was done about them."""
+    singles: int = 0
+    """Messages of the first version, which no engine takes: their agents decide by themselves."""
+    invalid: int = 0
+    """Messages that did not decode, lied about their sender, or made an engine fail."""
+    unpublished: int = 0
+    """Publishes the broker did not confirm; they were made again."""
+
+
+class Stopped(Exception):  # noqa: N818 - it says what is so
+    """The worker is told to stop, and what it waits for is away."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """What becomes of messages that are dealt with together."""
+
+    done: list[tuple[int, Delivery]] = field(default_factory=list)
+    """With their partitions."""
+    outgoing: list[Outgoing] = field(default_factory=list)
+    alerts: int = 0
+    refused: list[Delivery] = field(default_factory=list)
+    broken: set[Unit] = field(default_factory=set)
+    unmade: dict[Unit, str] = field(default_factory=dict)
+    """Units of which no engine can be made, and why."""
+    later: list[tuple[int, Delivery]] = field(default_factory=list)
+    """Messages of units that are broken: their engines are made again first."""
+
+
+_Readable = tuple[int, Delivery, Unit, CanonicalBatch]
+
+
+class Groups:
+    """Deals with messages.
+
+    Args:
+        session: the broker.
+        reach: the state.
+        leases: the partitions' tokens.
+        agents: the engines.
+        claims: the messages' record.
+        counts: what was done.
+        stopping: set when it should not wait any longer for what is away.
+        log: where refusals are told.
+        clock_ms: Unix time in milliseconds.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it needs, by name
+        self,
+        *,
+        session: Session,
+        reach: Reach,
+        leases: Leases,
+        agents: Agents,
+        claims: Claims,
+        counts: WorkCounts,
+        stopping: trio.Event,
+        log: structlog.typing.FilteringBoundLogger,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._session = session
+        self._reach = reach
+        self._leases = leases
+        self._agents = agents
+        self._claims = claims
+        self._counts = counts
+        self._stopping = stopping
+        self._log = log
+        self._clock_ms = clock_ms
+
+    async def deal_with(self, taken: Sequence[tuple[int, Delivery]]) -> list[tuple[int, Delivery]]:
+        """Engines, alerts, state, acks. Returns what has to be dealt with after this.
+
+        Raises:
+            Stopped, StateUnavailable: something is away and ``stopping`` is set; nothing is acked.
+        """
+        group = _Group()
+        readable = self._read(taken, group)
+        await self._load(readable, group)
+        for each in readable:
+            self._process(each, group)
+            await trio.lowlevel.checkpoint()
+        await self._publish(group.outgoing)
+        self._counts.alerts += group.alerts
+        self._settle(group, lost=await self._save())
+        return group.later
+
+    def _read(self, taken: Sequence[tuple[int, Delivery]], group: _Group) -> list[_Readable]:
+        """The batches of messages; the others are dealt with."""
+        found: list[_Readable] = []
+        for partition, delivery in taken:
+            address = address_of(delivery.subject)
+            try:
+                message = _decode(delivery.payload)
+                if (message.tenant_id, message.agent_id) != address:
+                    claimed = f"{message.tenant_id}.{message.agent_id}"
+                    raise ValueError(f"claims to be {claimed} on a subject of {'.'.join(address)}")
+            except _Undecodable as error:
+                self._refuse(group, delivery, address, "invalid", str(error))
+                continue
+            if isinstance(message, CanonicalSingle):
+                self._counts.singles += 1
+                group.done.append((partition, delivery))
+            else:
+                found.append((partition, delivery, Unit(*address, message.host.boot_id), message))
+        return found
+
+    async def _load(self, readable: Sequence[_Readable], group: _Group) -> None:
+        """Have the engines of all: few round trips for those that are not in memory."""
+        await trio.lowlevel.checkpoint()
+        missing = {
+            unit: (batch.host, partition)
+            for partition, _, unit, batch in readable
+            if unit not in self._agents
+        }
+        for units in batched(missing, _LOAD_UNITS):
+            kept = await self._reach.call(
+                lambda state, units=units: state.load(units),  # type: ignore[misc]
+                until=self._stopping,
+            )
+            for unit, each in zip(units, kept, strict=True):
+                host, partition = missing[unit]
+                try:
+                    self._agents.restore(unit, host, each, partition=partition)
+                except Exception as error:  # noqa: BLE001 - one bad agent is no reason to end
+                    group.unmade[unit] = repr(error)
+                await trio.lowlevel.checkpoint()
+
+    def _process(self, readable: _Readable, group: _Group) -> None:
+        partition, delivery, unit, batch = readable
+        if unit in group.unmade:
+            why = group.unmade[unit]
+            self._refuse(group, delivery, address_of(delivery.subject), _FAILED, why)
+            return
+        if unit in group.broken or unit not in self._agents:
+            group.later.append((partition, delivery))
+            return
+        finding = self._agents.find(unit, batch)
+        if finding == "repeat":
+            self._counts.repeats += 1
+            group.done.append((partition, delivery))
+            return
+        try:
+            alerts = self._agents.process(unit, batch, delivery.payload)
+        except Exception as error:  # noqa: BLE001 - one bad message is no reason to end
+            group.broken.add(unit)
+            self._refuse(group, delivery, address_of(delivery.subject), _FAILED, repr(error))
+            return
+        self._counts.late += finding == "late"
+        self._counts.events += len(batch.events)
+        group.alerts += len(alerts)
+        group.outgoing += [_outgoing(alert, unit) for alert in alerts]
+        group.done.append((partition, delivery))
+
+    def _refuse(
+        self, group: _Group, delivery: Delivery, address: Address, reason: str, detail: str
+    ) -> None:
+        self._counts.invalid += 1
+        self._log.error(
+            "message goes to the invalid lane",
+            agent=address.agent_id,
+            stream_seq=delivery.stream_seq,
+            reason=reason,
+            detail=detail[:_DETAIL_MAX],
+        )
+        record = refusal(
+            delivery, address, reason=reason, detail=detail, received_at_unix_ms=self._clock_ms()
+        )
+        where = subject(INVALID, address)
+        group.outgoing.append(Outgoing(where, encode(record), record.invalid_id))
+        group.refused.append(delivery)
+
+    async def _publish(self, left: list[Outgoing]) -> None:
+        """Publish until the broker has all."""
+        await trio.lowlevel.checkpoint()
+        pause_secs = _PAUSE_FIRST_SECS
+        while left:
+            receipts = await self._session.publish_all(left, within_secs=_PUBLISH_WITHIN_SECS)
+            failed = [
+                (each, receipt.error)
+                for each, receipt in zip(left, receipts, strict=True)
+                if not receipt.stored
+            ]
+            left = [each for each, _ in failed]
+            if not failed:
+                return
+            why = failed[0][1]
+            self._counts.unpublished += len(failed)
+            self._log.warning(
+                "broker did not take what detection publishes; it is sent again",
+                messages=len(failed),
+                why=why,
+            )
+            with trio.move_on_after(pause_secs):
+                await self._stopping.wait()
+                raise Stopped(why)
+            pause_secs = min(2 * pause_secs, _PAUSE_MAX_SECS)
+
+    async def _save(self) -> set[int]:
+        """Write what was processed, in one round trip; two where the state has lost something.
+
+        Returns:
+            Partitions that turn out to be somebody else's.
+        """
+        await trio.lowlevel.checkpoint()
+        lost: set[int] = set()
+        writes = self._agents.writes(self._leases.tokens)
+        while writes:
+            part, writes = first_part(writes)
+            results = await self._reach.call(
+                lambda state, part=part: state.save(part),  # type: ignore[misc]
+                until=self._stopping,
+            )
+            lost |= {
+                write.partition
+                for write, result in zip(part, results, strict=True)
+                if result is Written.FENCED
+            }
+            writes += self._agents.written(part, results)
+        return lost
+
+    def _settle(self, group: _Group, *, lost: set[int]) -> None:
+        """Ack what is saved. What belongs to a lost partition is for its new owner to deal with."""
+        self._counts.messages += len(group.done) + len(group.refused)
+        self._claims.ack([each for partition, each in group.done if partition not in lost])
+        self._claims.forget([each for partition, each in group.done if partition in lost])
+        self._claims.end(group.refused)
+        if lost:
+            self._leases.fenced(frozenset(lost))
+        for unit in group.broken:
+            self._agents.forget(unit)
+        self._agents.shrink()
+
+
+def batched(items: Iterable[Unit], size: int) -> Iterator[list[Unit]]:
+    """Lists of so many, and what is left."""
+    left = list(items)
+    while left:
+        yield left[:size]
+        del left[:size]
+
+
+def _outgoing(alert: Alert, unit: Unit) -> Outgoing:
+    where = subject(ALERTS, Address(unit.tenant_id, unit.agent_id))
+    return Outgoing(where, encode(alert), alert_message_id(alert))

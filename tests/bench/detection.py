@@ -1,0 +1,179 @@
+"""The measures of detection: matching, the shared state, a worker end to end, back-tests.
+
+With the Sigma corpus where it is (``LAVENDER_CORPORA``, or beside the checkout), and the built-in
+rules.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import msgspec
+import trio
+
+from actors.detection.builtin import builtin_rules
+from actors.detection.engine import Engine
+from actors.detection.plans import Plan
+from actors.detection.rules import AnyRule
+from actors.detection.ruleset import RuleSet
+from actors.detection.settings import FilterSettings
+from services.detection.sigma.loading import load_files
+from tests.bench.backend import RUNS, fresh, publish, state_of
+from tests.bench.commands import executions
+from tests.bench.measures import Row
+from tests.bench.rig import Rig
+from tests.services.detection.redis_server import redis
+from tests.services.messages import a_batch
+from transport.messages import EVENTS_MAX, CanonicalBatch, encode
+
+_EXECS = 20_000
+_BATCHES = 600
+_DEAREST = 5
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def corpus() -> Path:
+    """The folder of Sigma's Linux rules."""
+    named = os.environ.get("LAVENDER_CORPORA")
+    return Path(named) if named else _ROOT.parent / "shared" / "corpora" / "sigma-linux"
+
+
+def _rules() -> list[AnyRule]:
+    return [*builtin_rules(), *load_files([corpus()]).rules]
+
+
+def _others(rules: Sequence[AnyRule]) -> list[AnyRule]:
+    """As many rules again, about other texts."""
+    raw = msgspec.to_builtins(list(rules))
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, dict):
+            made = {key: changed(each) for key, each in value.items()}
+            if value.get("op") in {"contains", "endswith", "startswith"}:
+                made["values"] = [f"{each}x9" for each in value["values"]]
+            return made
+        return [changed(each) for each in value] if isinstance(value, list) else value
+
+    copies = [changed(each) | {"id": f"{each['id'][:120]}.copy"} for each in raw]
+    return msgspec.convert(copies, list[AnyRule])
+
+
+def _match_us(rules: RuleSet) -> float:
+    events = executions(_EXECS)
+    best = []
+    for _ in range(RUNS):
+        engine = Engine(rules)
+        begin = time.process_time()
+        for start in range(0, len(events), EVENTS_MAX):
+            engine.process_batch(events[start : start + EVENTS_MAX])
+        best.append((time.process_time() - begin) / len(events) * 1e6)
+    return statistics.median(best)
+
+
+def matching(_rig: Rig) -> list[Row]:
+    """The engine alone: microseconds an execution, and which rules cost most."""
+    rules, filters = _rules(), FilterSettings()
+    bare = _match_us(RuleSet(filters, builtin_rules()))
+    once = _match_us(RuleSet(filters, rules))
+    twice = _match_us(RuleSet(filters, [*rules, *_others(rules)]))
+    more = twice / once - 1
+    return [
+        Row("matching: built-in rules alone", f"{bare:.2f} us/exec", "-", None),
+        Row(f"matching: {len(rules)} rules", f"{once:.2f} us/exec", "-", None),
+        Row("matching: twice as many cost more by", f"{more:.0%}", "≤ 33 %", more <= 1 / 3),
+        *_by_rule(RuleSet(filters, rules)),
+    ]
+
+
+def _by_rule(rules: RuleSet) -> list[Row]:
+    """The dearest rules: how often each was tried, and what that cost for each event."""
+    spent: defaultdict[str, float] = defaultdict(float)
+    tried: Counter[str] = Counter()
+    holds = Plan.holds
+
+    def timed(plan: Plan, seen: Any) -> bool:
+        begin = time.perf_counter()
+        held = holds(plan, seen)
+        sequence = -1 if plan.hit is None else plan.hit[0]
+        rule = rules.rules[plan.rule] if plan.rule >= 0 else rules.sequences[sequence]
+        spent[rule.label] += time.perf_counter() - begin
+        tried[rule.label] += 1
+        return held
+
+    events = executions(_EXECS)
+    with mock.patch.object(Plan, "holds", timed):
+        Engine(rules).process_batch(events)
+    return [
+        Row(
+            f"  {label[:48]}",
+            f"{seconds / len(events) * 1e6:.2f} us/exec",
+            "-",
+            None,
+            f"tried for {tried[label] / len(events):.0%} of events",
+        )
+        for label, seconds in sorted(spent.items(), key=lambda item: -item[1])[:_DEAREST]
+    ]
+
+
+def _payloads() -> list[bytes]:
+    events = executions(_BATCHES * EVENTS_MAX)
+    made = []
+    for number in range(_BATCHES):
+        first = number * EVENTS_MAX
+        batch = a_batch(number, first=first, count=EVENTS_MAX)
+        values = {name: getattr(batch, name) for name in batch.__struct_fields__}
+        values["events"] = events[first : first + EVENTS_MAX]
+        made.append(encode(CanonicalBatch(**values, received_at_unix_ms=1_800_000_000_000)))
+    return made
+
+
+def worker(rig: Rig) -> list[Row]:
+    """One worker with its state in Redis, from a full stream: decoded, matched, saved, acked."""
+    payloads, speeds = _payloads(), []
+    rules = rig.folder / "rules"
+    if not rules.exists():
+        rules.symlink_to(corpus())
+    for _ in range(RUNS):
+        with fresh() as running, redis(running.folder / "redis") as state:
+            trio.run(publish, running.url, "telemetry.accepted.acme.web-1", payloads)
+            environment = {
+                **os.environ,
+                **running.environment,
+                "LAVENDER_DETECTION__STATE": state.url,
+                "LAVENDER_RULES__FOLDER": str(rules),
+            }
+            words = [sys.executable, "-m", "services.detection"]
+            with (running.folder / "worker.log").open("wb") as log:
+                process = subprocess.Popen(words, cwd=_ROOT, env=environment, stderr=log)
+            try:
+                speeds.append(_drain_speed(running.url))
+            finally:
+                process.terminate()
+                process.wait(30)
+    median = statistics.median(speeds)
+    spread = f"{min(speeds):,.0f}-{max(speeds):,.0f} in {len(speeds)} runs"
+    name = "detection worker: execs decoded, matched, acked"
+    return [Row(name, f"{median:,.0f} events/s", "≥ 50,000", median >= 50_000, spread)]
+
+
+def _drain_speed(url: str) -> float:
+    """Events a second, from the first look at which some are gone to the last."""
+    began: tuple[float, int] | None = None
+    while True:
+        time.sleep(0.2)
+        left = trio.run(state_of, url, "TELEMETRY_DETECTION")["messages"]
+        now = time.perf_counter()
+        if began is None:
+            if 0 < left < _BATCHES:
+                began = (now, left)
+        elif left == 0:
+            return began[1] * EVENTS_MAX / (now - began[0])
