@@ -102,7 +102,7 @@ class Stage:
             cut = words.index(":")
             parent, child = words[:cut], words[cut + 1 :]
             beneath = self._named("/usr/bin/true", child[0])
-            above = self._named(self._doer, (parent[0],))
+            above = self._named(self._doer, parent[0])
             run = ["run", beneath, *child[1:], "+"]
             self._play(rule, child[0], [above, *parent[1:], *run], (parent[0],))
         for rule, (name, path) in table(WROTE):
@@ -150,9 +150,7 @@ class Stage:
 
         shell = ["run", "/bin/bash", "-c", "", "+"]
         opens = ["open", secret]
-        self._play(
-            "unexpected-shell-spawn", "bash", [named("server"), *shell], ("server",)
-        )
+        self._play("unexpected-shell-spawn", "bash", [named("server"), *shell], ("server",))
         self._play("sensitive-file-read", "reader", [named("reader"), *opens])
         self._play("suspicious-port", "caller", [named("caller"), "connect", "127.0.0.1", "4444"])
         dial = [f"exec 3<>/dev/tcp/{ADDRESS}/8080; exec /bin/sh -c true"]
