@@ -139,6 +139,9 @@ def alert_json(alert: Alert, boot_unix_ns: int) -> bytes:
         "uid": alert.uid,
         "start_ns": alert.start_ns,
         "event": alert.event,
+        "level": alert.level,
+        "author": alert.author,
+        "references": alert.references,
     }
     return _encode(record) + b"\n"
 
