@@ -24,6 +24,7 @@ from actors.detection.rulefile import SIZE_MAX_BYTES, RuleFileError, parse_rule
 from actors.detection.rules import AnyRule, Level, Rule
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
+from actors.detection.tuning import Tuning, by_rule, is_tuning, parse_tuning, tuned
 
 LEVELS: tuple[Level, ...] = ("informational", "low", "medium", "high", "critical")
 FILES_MAX = 10_000
@@ -79,6 +80,7 @@ class Found:
 
     rules: Sequence[tuple[AnyRule, str]] = ()
     unusable: Sequence[Unusable] = ()
+    tunings: Sequence[tuple[Tuning, str]] = ()
 
 
 Reader: TypeAlias = Callable[[Sequence[Path]], Found]
@@ -96,6 +98,8 @@ class Row:
     status: Literal["active", "disabled", "unsupported"]
     reason: str
     file: str
+    note: str = ""
+    """What tunes it."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +117,18 @@ class RuleBook:
 
 
 def read_toml(paths: Sequence[Path]) -> Found:
-    """Read Lavender's own rule files."""
-    rules, unusable = [], []
+    """Read Lavender's own rule files, and files of tuning."""
+    rules, unusable, tunings = [], [], []
     for path in paths:
         try:
-            rules.append((parse_rule(_read(path, SIZE_MAX_BYTES), path=str(path)), str(path)))
+            raw = _read(path, SIZE_MAX_BYTES)
+            if is_tuning(raw):
+                tunings.append((parse_tuning(raw, path=str(path)), str(path)))
+            else:
+                rules.append((parse_rule(raw, path=str(path)), str(path)))
         except RuleFileError as error:
             unusable.append(Unusable(str(path), error.line, error.reason))
-    return Found(rules, unusable)
+    return Found(rules, unusable, tunings)
 
 
 _decode_compiled = msgspec.json.Decoder(list[AnyRule]).decode
@@ -169,13 +177,15 @@ def read_files(paths: Sequence[Path], readers: Mapping[str, Reader]) -> Found:
     """Read files, each by the reader of its form."""
     rules: list[tuple[AnyRule, str]] = []
     unusable: list[Unusable] = []
+    tunings: list[tuple[Tuning, str]] = []
     for suffix, read in readers.items():
         mine = [path for path in paths if path.suffix == suffix]
         if mine:
             found = read(mine)
             rules += found.rules
             unusable += found.unusable
-    return Found(rules, unusable)
+            tunings += found.tunings
+    return Found(rules, unusable, tunings)
 
 
 def load(
@@ -218,8 +228,10 @@ def assemble(
     shipped = [(rule, BUILT_IN) for rule in builtin_rules() if rule.id not in replaced]
     rows: list[Row] = []
     active: list[AnyRule] = []
+    tunings = by_rule(each for each, _ in found.tunings)
     for rule, file in (*(shipped if built_in else ()), *sorted(own, key=lambda each: each[0].id)):
-        current = _without_expired(rule, today)
+        mine = tunings.get(rule.id, ())
+        current = _without_expired(tuned(rule, mine), today)
         reason = _why_disabled(current, settings)
         try:
             check_rule(current, filters)
@@ -231,11 +243,13 @@ def assemble(
             active.append(current)
         source = BUILT_IN if file == BUILT_IN else rule.source
         status: Literal["active", "disabled"] = "disabled" if reason else "active"
-        rows.append(Row(rule.id, rule.title or rule.label, source, status, reason, file))
+        note = f"tuned by {', '.join(each.name for each in mine)}" if mine else ""
+        rows.append(Row(rule.id, rule.title or rule.label, source, status, reason, file, note))
     rows += [
         Row(each.id, each.title, _source(each.file), "unsupported", each.reason, each.file)
         for each in unusable
     ]
+    rows += _without_rules(found.tunings, {row.id for row in rows})
     return RuleBook(RuleSet(filters, active), rows, unusable)
 
 
@@ -251,6 +265,17 @@ def fingerprint(folder: Path | None, suffixes: Iterable[str]) -> tuple[tuple[str
             continue
         seen.append((str(path), status.st_mtime_ns, status.st_size))
     return tuple(seen)
+
+
+def _without_rules(tunings: Iterable[tuple[Tuning, str]], known: Iterable[str]) -> list[Row]:
+    """What tunes rules that are not here; on an agent, perhaps the workers have them."""
+    there = set(known)
+    return [
+        Row(rule, f"tuning {each.name}", "lavender", "disabled", "there is no such rule", file)
+        for each, file in tunings
+        for rule in each.tunes
+        if rule not in there
+    ]
 
 
 def _distinct(found: Found) -> tuple[list[tuple[AnyRule, str]], list[Unusable]]:

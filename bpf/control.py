@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
 
 from bpf.records import (
     COUNTER_STRIDE_BYTES,
@@ -21,10 +22,14 @@ from bpf.records import (
 )
 
 _CONTROL = struct.Struct(f"<IIQQ{NAME_WORDS}QQQ{IGNORED_SLOTS}Q")
-_AGENT_AT, _OPEN_ALL_AT, _SUPPRESS_AT, _LENGTHS_AT, _NAMES_AT = 0, 4, 8, 16, 24
+_AGENT_AT, _OPENS_AT, _SUPPRESS_AT, _LENGTHS_AT, _NAMES_AT = 0, 4, 8, 16, 24
 _AGENT_START_AT = _NAMES_AT + 8 * NAME_WORDS
 _WAITING_AT = _AGENT_START_AT + 8
 _IGNORED_AT = _WAITING_AT + 8
+Opens: TypeAlias = Literal["sensitive", "written", "all"]
+"""Candidates; those and whatever is opened to be written or created; every open."""
+_OPENS: Mapping[Opens, int] = {"sensitive": 0, "all": 1, "written": 2}
+
 _HASH_FACTOR = 0x9E3779B97F4A7C15
 _U64 = (1 << 64) - 1
 _INLINE_NAME_MAX = 31
@@ -73,14 +78,14 @@ class Control:
         """Say whether executions and connections must wake the agent."""
         self._words[_WAITING_AT // 8] = waiting
 
-    def set_opens(self, names: Iterable[str], *, every_open: bool, suppress_ns: int) -> None:
+    def set_opens(self, names: Iterable[str], *, opens: Opens, suppress_ns: int) -> None:
         """Choose which opens are delivered.
 
         While the policy changes, a candidate under the old or the new one is a candidate.
 
         Args:
             names: components of sensitive paths; an open is a candidate if its path has one.
-            every_open: deliver all, not only candidates.
+            opens: deliver those.
             suppress_ns: how long the same open by the same process is suppressed; 0 for never.
         """
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
@@ -90,7 +95,7 @@ class Control:
         wanted = list(enumerate((lengths, *name_filter(encoded)), _LENGTHS_AT // 8))
         for index, word in wanted:
             self._words[index] |= word
-        self._halves[_OPEN_ALL_AT // 4] = int(every_open)
+        self._halves[_OPENS_AT // 4] = _OPENS[opens]
         self._words[_SUPPRESS_AT // 8] = suppress_ns
         for index, word in wanted:
             self._words[index] = word

@@ -222,7 +222,11 @@ def test_the_processes_own_environment_is_the_default(
         ("[response]\nkill_threshold = 'x'", "response.kill_threshold = 'x'", "a valid integer"),
         ("[response]\ndry_run = 'maybe'", "response.dry_run = 'maybe'", "a valid boolean"),
         ("[response]\nprotected_comms = 'sshd'", "response.protected_comms = 'sshd'", "tuple"),
-        ("[filters]\nopen_events = 'some'", "filters.open_events = 'some'", "'sensitive' or 'all'"),
+        (
+            "[filters]\nopen_events = 'some'",
+            "filters.open_events = 'some'",
+            "'sensitive', 'written' or 'all'",
+        ),
         ("[filters]\nsuspicious_ports = [1, 99999]", "suspicious_ports.1 = 99999", "65535"),
         ("[filters]\nsensitive_files = ['/']", "sensitive_files.0 = '/'", "every file sensitive"),
         ("[agent]\nheartbeat_interval_secs = nan", "heartbeat_interval_secs = nan", "than or"),

@@ -257,7 +257,7 @@ def _sense(settings: Settings, attached: Attached, *, hold: bool) -> KernelSenso
     sensor.control.set_agent(os.getpid(), start_ns_of(os.getpid()) or 0)
     sensor.control.set_opens(
         names - {DELIVER_ALL},
-        every_open=settings.filters.open_events == "all" or DELIVER_ALL in names,
+        opens="all" if DELIVER_ALL in names else settings.filters.open_events,
         suppress_ns=int(settings.agent.open_repeat_secs * 1e9),
     )
     return sensor

@@ -76,6 +76,13 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return (self.pid, self.start_ns)
 
 
+_SENTENCES: dict[type, str] = {
+    ExecEvent: "$program ran: $arguments",
+    OpenEvent: "$program opened $target",
+    ConnectEvent: "$program $outcome $target",
+}
+
+
 def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
     """Return what an event was about: the program, the file or the address. Not yet printable."""
     match event:
@@ -91,9 +98,10 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
 def rule_detail(template: str, seen: Observation) -> str:
     """Fill in a rule's sentence; the words are ``program launcher target arguments note outcome``.
 
-    A word that is not among them stays as it is.
+    A word that is not among them stays as it is. A rule without one has that of its event.
     """
     event = seen.event
+    template = template or _SENTENCES[type(event)]
     facts = {
         "program": _called(seen.program),
         "launcher": "an unknown program" if seen.launcher is None else _called(seen.launcher),

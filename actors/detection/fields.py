@@ -147,6 +147,10 @@ def access(flags: int) -> tuple[str, ...]:
     return () if flags & _O_PATH else _ACCESS[flags & (_O_ACCMODE | _O_CREAT)]
 
 
+def _is_to_write(flags: int) -> bool:
+    return not {"write", "create"}.isdisjoint(access(flags))
+
+
 def _obfuscated(seen: Observation) -> bool:
     event = seen.event
     if not isinstance(event, ExecEvent):
@@ -217,6 +221,7 @@ _OPEN: dict[str, Field] = {
     "path": Field("file", lambda event: event.filename or None, searched=True),
     "path.name": Field("text", lambda event: event.filename.rpartition("/")[2], searched=True),
     "access": Field("words", lambda event: access(event.flags), gate=True),
+    "written": Field("flag", lambda event: _is_to_write(event.flags), gate=True),
     "flags": Field("number", lambda event: event.flags, gate=True),
     "resolved": Field("flag", lambda event: event.resolved, gate=True),
 }

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -58,6 +58,8 @@ _DEEP_KEY = re.compile(r"(?:[\w\"'-]+[ \t]*\.[ \t]*){32}")
 _AS_KEY = r"""(?:^|[{{,\[.])[ \t]*["']?({})(?:\|[\w|]*)?["']?[ \t]*[\].=]"""
 _LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
+_Table = TypeVar("_Table")
+_Made = TypeVar("_Made")
 _Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 _Reference: TypeAlias = Annotated[str, Meta(max_length=1000)]
 _Text: TypeAlias = Annotated[str, Meta(max_length=8192)]
@@ -87,31 +89,33 @@ class RuleFileError(ValueError):
         self.reason = reason
 
 
-class _Strict(msgspec.Struct, forbid_unknown_fields=True):
-    pass
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    """A table of a file; a word too many is an error."""
 
 
-class _Exclusion(_Strict, kw_only=True):
+class ExclusionTable(Strict, kw_only=True):
+    """``[[exclusions]]``."""
+
     owner: _Text
     reason: _Text
     expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?\Z")] = ""
     match: dict[_Key, _Values]
 
 
-class _Test(_Strict, kw_only=True):
+class _Test(Strict, kw_only=True):
     name: _Text
     matches: bool = True
     events: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1, max_length=1000)]
 
 
-class _Step(_Strict, kw_only=True):
+class _Step(Strict, kw_only=True):
     event: EventType
     condition: _Text = ""
     selections: _Selections
     by: Annotated[tuple[str, ...], Meta(max_length=8)] | None = None
 
 
-class _Sequence(_Strict, kw_only=True):
+class _Sequence(Strict, kw_only=True):
     steps: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
     scope: Scope = "lineage"
     ordered: bool = True
@@ -122,7 +126,7 @@ class _Sequence(_Strict, kw_only=True):
     until: str = ""
 
 
-class _File(_Strict, kw_only=True):
+class _File(Strict, kw_only=True):
     id: Id
     title: Annotated[str, Meta(min_length=1, max_length=1000)]
     label: Annotated[str, Meta(min_length=1, max_length=200)] = ""
@@ -141,12 +145,35 @@ class _File(_Strict, kw_only=True):
     selections: _Selections = {}
     sequence: _Sequence | None = None
     steps: Annotated[dict[str, _Step], Meta(max_length=32)] = {}
-    exclusions: Annotated[tuple[_Exclusion, ...], Meta(max_length=200)] = ()
+    exclusions: Annotated[tuple[ExclusionTable, ...], Meta(max_length=200)] = ()
     tests: Annotated[tuple[_Test, ...], Meta(max_length=_TESTS_MAX)] = ()
 
 
 def parse_rule(raw: bytes, *, path: str) -> AnyRule:
     """Make a rule of the content of a file.
+
+    Raises:
+        RuleFileError: It cannot be used.
+    """
+    return parse_toml(raw, _File, _checked_rule, path=path)
+
+
+def _checked_rule(file: _File) -> AnyRule:
+    rule = _rule(file)
+    _check_compiles(rule)
+    return rule
+
+
+def parse_toml(
+    raw: bytes, model: type[_Table], make: Callable[[_Table], _Made], *, path: str
+) -> _Made:
+    """Make something of the content of a file.
+
+    Args:
+        raw: The content.
+        model: What the file looks like.
+        make: Makes it; a `RuleError` is a problem of the file.
+        path: Which file, for the error.
 
     Raises:
         RuleFileError: It cannot be used.
@@ -162,8 +189,7 @@ def parse_rule(raw: bytes, *, path: str) -> AnyRule:
         line = text.count("\n", 0, deep.start()) + 1
         raise RuleFileError(path, line, "a key has too many parts")
     try:
-        rule = _rule(msgspec.convert(tomllib.loads(text), _File))
-        _check_compiles(rule)
+        return make(msgspec.convert(tomllib.loads(text), model))
     except tomllib.TOMLDecodeError as error:
         where = _LINE.search(str(error))
         line = int(where[1]) if where else text.count("\n") + 1
@@ -184,7 +210,6 @@ def parse_rule(raw: bytes, *, path: str) -> AnyRule:
         raise RuleFileError(path, line, str(error)) from error
     except ValueError as error:  # a number with thousands of digits
         raise RuleFileError(path, 0, f"cannot be read: {error}") from error
-    return rule
 
 
 def _line_of(text: str, keys: Iterable[str]) -> int:
@@ -234,7 +259,7 @@ def _rule(file: _File) -> AnyRule:
         )
     }
     described["label"] = file.label or file.title
-    described["exclusions"] = tuple(_exclusion(each) for each in file.exclusions)
+    described["exclusions"] = tuple(exclusion_of(each) for each in file.exclusions)
     described["tests"] = tuple(RuleTest(**msgspec.structs.asdict(each)) for each in file.tests)
     if file.sequence is not None:
         if file.event or file.condition or file.selections or file.detail:
@@ -274,7 +299,12 @@ def _sequence(sequence: _Sequence, steps: dict[str, _Step], described: dict[str,
     )
 
 
-def _exclusion(exclusion: _Exclusion) -> Exclusion:
+def exclusion_of(exclusion: ExclusionTable) -> Exclusion:
+    """Return the exclusion that a table means.
+
+    Raises:
+        RuleError: It cannot be used.
+    """
     if not exclusion.reason.strip() or not exclusion.owner.strip():
         raise RuleError("exclusions: needs an owner and a reason")
     return Exclusion(

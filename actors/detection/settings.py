@@ -108,7 +108,8 @@ class FilterSettings(BaseModel):
         le=1_048_576,
         description="Processes remembered at most, about 0.4 KB each.",
     )
-    open_events: Literal["sensitive", "all"] = Field(
+    open_events: Literal["sensitive", "written", "all"] = Field(
         default="sensitive",
-        description="Which file opens the kernel delivers.",
+        description="Which file opens the kernel delivers; "
+        "written: sensitive ones, and every one to write or create.",
     )

@@ -16,10 +16,15 @@
 /* A mask the compiler may not optimise away: the verifier does not know what the compiler knows. */
 #define BOUND(value, mask) ({ asm volatile("" : "+r"(value)); (value) &= (mask); })
 
+/* Which opens are delivered (bpf/control.py has the twin). Candidates always are. */
+#define OPENS_SENSITIVE 0
+#define OPENS_ALL 1
+#define OPENS_WRITTEN 2 /* and whatever is opened to be written or created */
+
 /* Shared with the agent, which maps both arrays: policy in, counters out, no system call. */
 struct control {
   u32 agent_tgid;
-  u32 open_all;                 /* deliver every open, not only candidates */
+  u32 opens;                    /* which opens are delivered: OPENS_ and so on */
   u64 suppress_ns;              /* repeats of one open by one process within this are suppressed */
   u64 name_lengths;             /* bit n: a sensitive component has n bytes (63: 63 or more) */
   u64 names[NAME_WORDS];        /* Bloom filter over component names of sensitive files */

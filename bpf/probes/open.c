@@ -2,11 +2,13 @@
  *
  * Opened files, named by the file the kernel opened, and failed attempts, named by the caller.
  * The filter comes first: unless every open is wanted, one of the path's components must be on the
- * sensitive list. What that test lets through too much, the agent sorts out. */
+ * sensitive list, or, where writes are wanted, the file must be open for writing or be created. What
+ * that test lets through too much, the agent sorts out. */
 BPF_RINGBUF_OUTPUT(OPEN_EVENTS, OPEN_EVENTS_PAGES);
 
 #define OPEN_MASK 0x1fff
 #define O_ACCMODE 3
+#define O_CREAT 0100
 #define O_PATH 010000000
 #define EPERM 1
 #define EACCES 13
@@ -104,14 +106,21 @@ static __always_inline struct open_call arguments_of(void *task, int number) {
   return call;
 }
 
-/* Of failed opens only the refused ones are of interest: a search path fails by the thousand. */
+static __always_inline bool is_to_write(u32 flags) {
+  return !(flags & O_PATH) && flags & (O_ACCMODE | O_CREAT);
+}
+
+/* Of failed opens only the refused ones are of interest, and where writes are wanted those to write: a
+ * search path fails by the thousand. */
 static __always_inline int failed_open(struct control *ctl, struct counters *cnt, u32 tgid, void *task,
                                        int number, int error) {
   u32 zero = 0;
   struct open_scratch *scratch = OPEN_SCRATCH.lookup(&zero);
   if (!scratch)
     return 0;
-  if (error && error != EACCES && error != EPERM && !ctl->open_all) {
+  u32 opens = ctl->opens;
+  if (error && error != EACCES && error != EPERM && opens != OPENS_ALL &&
+      !(opens == OPENS_WRITTEN && is_to_write(arguments_of(task, number).flags))) {
     COUNT(cnt->filtered);
     return 0;
   }
@@ -137,21 +146,30 @@ static __always_inline int failed_open(struct control *ctl, struct counters *cnt
   return submit_open(cnt, buf);
 }
 
+/* How a file is open is the file's to say: openat2's caller may have rewritten its wish since. */
+static __always_inline u32 flags_of(void *task, u64 file, int number) {
+  u32 flags = arguments_of(task, number).flags, mode = 0;
+  READ(mode, file + OFF_file_f_flags);
+  return (flags & ~(O_ACCMODE | O_PATH)) | (mode & (O_ACCMODE | O_PATH));
+}
+
 static __always_inline int report_open(struct control *ctl, struct counters *cnt, u32 tgid, void *task,
                                        u64 file, int number) {
   struct place at = {};
   READ(at, file + OFF_file_f_path);
-  if (!ctl->open_all && !is_candidate(ctl, at.dentry)) {
+  u32 opens = ctl->opens;
+  bool candidate = opens != OPENS_ALL && is_candidate(ctl, at.dentry);
+  if (opens == OPENS_SENSITIVE && !candidate) {
+    COUNT(cnt->filtered);
+    return 0;
+  }
+  u32 flags = flags_of(task, file, number);
+  if (opens == OPENS_WRITTEN && !candidate && !is_to_write(flags)) {
     COUNT(cnt->filtered);
     return 0;
   }
   u64 start_ns = start_of_current(task);
-  u32 flags = arguments_of(task, number).flags, mode = 0;
-  /* How it is open is the file's to say: openat2's caller may have rewritten its wish since. */
-  READ(mode, file + OFF_file_f_flags);
-  mode &= O_ACCMODE | O_PATH;
-  flags = (flags & ~(O_ACCMODE | O_PATH)) | mode;
-  if (is_repeat(ctl, task, start_ns << 22 | tgid, at.dentry, mode)) {
+  if (is_repeat(ctl, task, start_ns << 22 | tgid, at.dentry, flags & (O_ACCMODE | O_PATH))) {
     COUNT(cnt->suppressed);
     return 0;
   }
@@ -164,7 +182,7 @@ static __always_inline int report_open(struct control *ctl, struct counters *cnt
   begin_open(record, tgid, start_ns, flags, 0);
   buf->at = sizeof(*record);
   buf->cut = 0;
-  buf->listed = !ctl->open_all; /* what has come so far is a candidate */
+  buf->listed = candidate;
   buf->bound = 0;
   record->path_bytes = write_path(ctl, buf, at, top_of(task), OPEN_MASK);
   if (buf->bound && record->path_bytes <= PATH_MAX_BYTES / 2) {

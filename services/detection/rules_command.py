@@ -110,7 +110,7 @@ def _list(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     lines = [
         f"{row.status:<12} {row.source:<9} {row.id:<38} {row.title}"
-        f"{f'  - {row.reason}' if row.reason else ''}"
+        f"{f'  - {row.reason}' if row.reason else ''}{f'  ({row.note})' if row.note else ''}"
         for row in book.rows
     ]
     _print("\n".join(lines))

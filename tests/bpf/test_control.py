@@ -74,7 +74,7 @@ NOTHING = {name: (0,) * items for name, (_, items, _) in FIELDS.items()}
 def test_the_c_struct_has_the_members_the_agent_writes() -> None:
     assert list(FIELDS) == [
         "agent_tgid",
-        "open_all",
+        "opens",
         "suppress_ns",
         "name_lengths",
         "names",
@@ -116,11 +116,11 @@ def test_the_policy_for_opens_is_written_where_the_probes_look(
     control.ignore(9, 50_000_000)
     before = seen(descriptor)
     chosen = ["shadow", "id_rsa", "n" * 63, "n" * 200, "caf\udce9"]
-    control.set_opens(chosen, every_open=True, suppress_ns=2**40)
+    control.set_opens(chosen, opens="all", suppress_ns=2**40)
     lengths = 1 << 6 | 1 << 63 | 1 << 4
     encoded = [b"shadow", b"id_rsa", b"n" * 63, b"n" * 200, b"caf\xe9"]
     policy = {
-        "open_all": (1,),
+        "opens": (1,),
         "suppress_ns": (2**40,),
         "name_lengths": (lengths,),
         "names": tuple(name_filter(encoded)),
@@ -129,11 +129,11 @@ def test_the_policy_for_opens_is_written_where_the_probes_look(
 
 
 def test_a_new_policy_leaves_nothing_of_the_old(control: Control, descriptor: int) -> None:
-    control.set_opens(["shadow", "n" * 99], every_open=True, suppress_ns=5)
-    control.set_opens(["passwd"], every_open=False, suppress_ns=0)
+    control.set_opens(["shadow", "n" * 99], opens="all", suppress_ns=5)
+    control.set_opens(["passwd"], opens="sensitive", suppress_ns=0)
     policy = {"name_lengths": (1 << 6,), "names": tuple(name_filter([b"passwd"]))}
     assert seen(descriptor) == NOTHING | policy
-    control.set_opens([], every_open=False, suppress_ns=0)
+    control.set_opens([], opens="sensitive", suppress_ns=0)
     assert seen(descriptor) == NOTHING
 
 
@@ -157,10 +157,10 @@ def test_while_the_policy_changes_a_candidate_of_either_stays_one(
             self.words.release()
 
     filters: list[dict[str, tuple[int, ...]]] = []
-    control.set_opens(["shadow", "both"], every_open=False, suppress_ns=0)
+    control.set_opens(["shadow", "both"], opens="sensitive", suppress_ns=0)
     control._words = Watched(control._words)  # type: ignore[assignment] # looks on at each store
     control._halves = Watched(control._halves)  # type: ignore[assignment] # same
-    control.set_opens(["id_ed25519", "both"], every_open=False, suppress_ns=0)
+    control.set_opens(["id_ed25519", "both"], opens="sensitive", suppress_ns=0)
     assert len(filters) > 2 * NAME_WORDS
     passed = [
         {name for name in (b"shadow", b"both", b"id_ed25519") if is_listed(moment, name)}
@@ -236,7 +236,7 @@ def test_a_listed_name_always_passes(chosen: list[bytes], behind: bytes) -> None
     try:
         with closing(Control(descriptor)) as control:
             texts = [os.fsdecode(name) for name in chosen]
-            control.set_opens(texts, every_open=False, suppress_ns=0)
+            control.set_opens(texts, opens="sensitive", suppress_ns=0)
         policy = seen(descriptor)
     finally:
         os.close(descriptor)

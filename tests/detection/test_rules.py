@@ -5,6 +5,7 @@ import pytest
 from actors.detection.alerts import Alert
 from actors.detection.builtin import builtin_rules
 from actors.detection.conditions import Op, RuleError, Test, Value
+from actors.detection.engine import Engine
 from actors.detection.rules import Match, Rule
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
@@ -337,3 +338,40 @@ def test_callers_are_bounded_and_the_oldest_goes() -> None:
     assert (statistics.callers, statistics.callers_dropped) == (8192, 1)
     assert rules(host.connect(host.run(host.init, "/usr/bin/p0")[0])) == [FIRST]
     assert not host.connect(host.run(host.init, "/usr/bin/p8192")[0])
+
+
+# Rules of one's own
+
+
+def host_of(own: Rule) -> Host:
+    host = Host()
+    host.engine = Engine(RuleSet(FilterSettings(), [own]))
+    return host
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/java", "/usr/bin/javac"])
+def test_a_rule_can_ask_what_the_parent_runs(program: str) -> None:
+    when = Test("parent.exe", "endswith", ("/java",))
+    host = host_of(Rule(id="child", label="child", matches=(Match("exec", when),)))
+    parent, _ = host.run(host.bash, program)
+    _, alerts = host.run(parent, "/usr/bin/id")
+    assert rules(alerts) == ["child"] * program.endswith("/java")
+
+
+def test_an_alert_of_a_rule_without_a_sentence_says_what_happened() -> None:
+    matches = (
+        Match("exec", Test("program", "equals", ("cat",))),
+        Match("open", Test("path", "equals", ("/etc/issue",))),
+        Match("connect", Test("dest_port", "equals", (99,))),
+    )
+    host = host_of(Rule(id="any", label="any", matches=matches))
+    _, ran = host.run(host.bash, "/usr/bin/cat", "file")
+    tac, _ = host.run(host.bash, "/usr/bin/tac")
+    opened = host.open(tac, "/etc/issue")
+    nc, _ = host.run(host.bash, "/usr/bin/nc")
+    connected = host.connect(nc, "203.0.113.7", 99)
+    assert [alert.detail for alert in (*ran, *opened, *connected)] == [
+        "/usr/bin/cat ran: /usr/bin/cat file",
+        "/usr/bin/tac opened /etc/issue",
+        "/usr/bin/nc connected to 203.0.113.7:99",
+    ]

@@ -64,6 +64,10 @@ class Island:
         self.enter = ("nsenter", f"--net=/run/netns/{name}")
         """Put before a command, which then runs inside, in the same process."""
 
+    def add(self, address: str) -> None:
+        """Make one more address our own."""
+        _ip("-n", self.name, "addr", "add", f"{address}/32", "dev", "lo")
+
 
 @contextmanager
 def island() -> Iterator[Island]:

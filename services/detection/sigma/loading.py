@@ -16,7 +16,7 @@ from actors.detection.rules import AnyRule, Rule, Sequence
 from services.detection.sigma import documents, sources, translation
 from services.detection.sigma.documents import Document
 from services.detection.sigma.joining import Draft, join
-from services.detection.sigma.metadata import DETAILS, description
+from services.detection.sigma.metadata import description
 from services.detection.sigma.parsing import expressions, parsed, variants
 from services.detection.sigma.refusals import Invalid, Refusal, Refused
 
@@ -140,7 +140,6 @@ def _fill(draft: Draft, document: Document) -> None:
     draft.rule = Rule(
         **about,  # type: ignore[arg-type] # mypy: the source is a word of Literal
         matches=result.matches,
-        detail=DETAILS[result.matches[0].event],
     )
 
 

@@ -9,7 +9,6 @@ from typing import TypedDict, cast, get_args
 from sigma.rule.attributes import SigmaStatus
 from sigma.rule.base import SigmaRuleBase
 
-from actors.detection.conditions import EventType
 from actors.detection.rules import Level, Status
 
 POINTS: dict[Level, int] = {
@@ -18,11 +17,6 @@ POINTS: dict[Level, int] = {
     "medium": 25,
     "high": 45,
     "critical": 75,
-}
-DETAILS: dict[EventType, str] = {
-    "exec": "$program ran: $arguments",
-    "open": "$program opened $target",
-    "connect": "$program $outcome $target",
 }
 _TECHNIQUE = re.compile(r"t[0-9]{4}(?:\.[0-9]{3})?")
 _RETIRED = (SigmaStatus.DEPRECATED, SigmaStatus.UNSUPPORTED)

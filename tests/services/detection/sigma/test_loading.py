@@ -13,11 +13,7 @@ from services.detection.sigma.documents import SIZE_MAX
 from services.detection.sigma.loading import load, load_files
 from services.detection.sigma.metadata import slug
 from tests.services.detection.sigma.evaluator import (
-    AUDITD,
-    CONNECTION,
-    FILE,
     document,
-    item,
     rule_of,
 )
 
@@ -58,7 +54,6 @@ custom: kept out
         techniques=("T1059.004", "T1033"),
         source="sigma",
         matches=rule.matches,
-        detail="$program ran: $arguments",
     )
 
 
@@ -88,19 +83,6 @@ def test_a_rule_without_an_id_has_one_of_its_title(title: str) -> None:
     assert slug(title) != slug(f"{title}!")
     (rule,) = load(document(PLAIN).replace("A test", f'"{title}"'), "a.yml").rules
     assert rule.id == slug(title)
-
-
-@pytest.mark.parametrize(
-    ("text", "logsource", "detail"),
-    [
-        ("CommandLine: x", "category: process_creation", "$program ran: $arguments"),
-        ("TargetFilename: x", FILE, "$program opened $target"),
-        ("DestinationPort: 1", CONNECTION, "$program $outcome $target"),
-        ("name: x", AUDITD, "$program ran: $arguments"),
-    ],
-)
-def test_the_sentence_goes_by_the_event(text: str, logsource: str, detail: str) -> None:
-    assert item(text, logsource).detail == detail
 
 
 @pytest.mark.parametrize(
