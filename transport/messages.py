@@ -16,12 +16,15 @@ import msgspec
 from msgspec import Meta
 
 from actors.detection.events import (
+    U32,
     ConnectEvent,
     ExecEvent,
     ExitEvent,
     ForkEvent,
     LineageProcess,
+    Ns,
     OpenEvent,
+    Path,
     SeedEvent,
 )
 
@@ -300,6 +303,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """How often this rule has fired in this lineage so far."""
     source: Literal["agent", "worker"] = "agent"
     """Whose engine raised it."""
+    exe: Path = ""
+    """The program's file; empty when unknown."""
+    uid: U32 = 0
+    start_ns: Ns = 0
+    """Start time of the process, boot nanoseconds; with ``event_pid`` its identity."""
 
 
 class Spool(msgspec.Struct, frozen=True):
