@@ -44,6 +44,7 @@ MEASURES: dict[str, Callable[[Rig], list[Row]]] = {
     "latency": backend.latency,
     "matching": detection.matching,
     "detection": detection.worker,
+    "backtest": detection.backtest,
     "endurance": backend.endurance,
 }
 _MARKS = {True: "holds", False: "MISSED", None: ""}

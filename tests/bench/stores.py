@@ -127,25 +127,25 @@ def _history(name: str, bar: int, new_url: Callable[[], str]) -> list[Row]:
     ]
 
 
+async def fill_history(store: Store, *, moments: int = _MOMENTS) -> int:
+    """Store small batches of many agents in turn; the time at which they begin, in Unix ms."""
+    events, now_ms = mixed(_EVENTS_OF_A_MOMENT), time.time_ns() // 1_000_000
+    for moment in range(moments):
+        own: dict[str, Any] = {"received_at_unix_ms": now_ms + 50 * moment, "events": events}
+        first = moment * _EVENTS_OF_A_MOMENT
+        await store.add_telemetry(
+            [batch(moment, agent_id=f"agent-{n}", first_seq=first, **own) for n in range(_AGENTS)]
+        )
+    return now_ms
+
+
 async def _fill_and_read(settings: StoreSettings) -> float:
     """Events a second of one store, whose agents' small batches came in turn."""
     async with crossing.open_loop():
         store = open_store(settings)
         await store.open()
         try:
-            events, now_ms = mixed(_EVENTS_OF_A_MOMENT), time.time_ns() // 1_000_000
-            for moment in range(_MOMENTS):
-                own: dict[str, Any] = {
-                    "received_at_unix_ms": now_ms + 50 * moment,
-                    "events": events,
-                }
-                first = moment * _EVENTS_OF_A_MOMENT
-                await store.add_telemetry(
-                    [
-                        batch(moment, agent_id=f"agent-{n}", first_seq=first, **own)
-                        for n in range(_AGENTS)
-                    ]
-                )
+            now_ms = await fill_history(store)
             begin, count = time.perf_counter(), 0
             async for chunk in store.history(since_unix_ms=0, until_unix_ms=now_ms * 2):
                 count += len(chunk.events)
