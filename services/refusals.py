@@ -11,24 +11,30 @@ _DETAIL_MAX = 500
 _TOKEN_MAX = 64
 
 
-def refusal(
+def refusal(  # noqa: PLR0913 - what is known of one refusal
     delivery: Delivery,
     address: Address,
     *,
     reason: str,
     detail: str,
     received_at_unix_ms: int,
+    part: tuple[int, bytes] | None = None,
 ) -> Invalid:
-    """What is kept of a refused message; the beginning of its payload as text."""
+    """What is kept of a refused message; the beginning of its payload as text.
+
+    With a ``part``, of one event of it: its sequence number and its text.
+    """
+    whole = f"{delivery.stream}-{delivery.stream_seq}"
+    payload = delivery.payload if part is None else part[1]
     return Invalid(
-        invalid_id=f"{delivery.stream}-{delivery.stream_seq}",
+        invalid_id=whole if part is None else f"{whole}-{part[0]}",
         tenant_id=_token(address.tenant_id),
         agent_id=_token(address.agent_id),
         reason=reason,
         detail=_storable(detail)[:_DETAIL_MAX],
-        size_bytes=len(delivery.payload),
+        size_bytes=len(payload),
         received_at_unix_ms=received_at_unix_ms,
-        payload=_storable(delivery.payload[:_SHOWN_MAX].decode("utf-8", "backslashreplace")),
+        payload=_storable(payload[:_SHOWN_MAX].decode("utf-8", "backslashreplace")),
     )
 
 

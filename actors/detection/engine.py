@@ -134,6 +134,7 @@ class Engine:
         *,
         traced: list[Traced] | None = None,
         positions: list[int] | None = None,
+        poisoned: list[tuple[int, str]] | None = None,
     ) -> list[Alert]:
         """Take events in their order; return the alerts they raise, in order.
 
@@ -144,6 +145,8 @@ class Engine:
             traced: Where to add the executions and connections, each with its process's
                 ancestry as it was at that event.
             positions: Where to add, for each alert, which of the events decided it, from 0.
+            poisoned: Where to add the events that make the engine fail, from 0, each with why;
+                without it the first one ends the batch.
         """
         alerts: list[Alert] = []
         counts = self.counts
@@ -156,7 +159,12 @@ class Engine:
                 self.newest_ns = event.time_ns
             else:
                 self.late += 1
-            handlers[kind](event, alerts)
+            try:
+                handlers[kind](event, alerts)
+            except Exception as error:
+                if poisoned is None:
+                    raise
+                poisoned.append((position, repr(error)))
             if positions is not None and len(alerts) > len(positions):
                 positions += [position] * (len(alerts) - len(positions))
             if traced is not None and (kind is ExecEvent or kind is ConnectEvent):

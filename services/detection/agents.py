@@ -144,6 +144,10 @@ class Agents:
         self._dirty[unit] = None
         return alerts
 
+    def poisoned(self, unit: Unit) -> Sequence[tuple[int, str]]:
+        """Events of the batch just processed that made the engine fail, each with why."""
+        return self._live[unit].detection.poisoned
+
     def writes(self, tokens: Mapping[int, int]) -> list[Write]:
         """What to write, under the tokens of the partitions."""
         made = [

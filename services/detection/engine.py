@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from transport.messages import Alert, CanonicalBatch, Host
@@ -10,6 +11,10 @@ from transport.subjects import Address
 
 class Detection(Protocol):
     """An engine and all it remembers. Deterministic: the same batches give the same alerts."""
+
+    @property
+    def poisoned(self) -> Sequence[tuple[int, str]]:
+        """Sequence numbers of the events of the last batch that made it fail, each with why."""
 
     def process(self, batch: CanonicalBatch) -> list[Alert]:
         """What a batch shows. If it raises, the engine is not used any more."""

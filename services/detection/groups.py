@@ -25,6 +25,7 @@ from transport.messages import (
     CanonicalSingle,
     alert_message_id,
     encode,
+    event_id,
 )
 from transport.session import Delivery, Outgoing, Session
 from transport.subjects import ALERTS, INVALID, Address, address_of, subject
@@ -58,6 +59,8 @@ class WorkCounts:
     """Messages of the first version, which no engine takes: their agents decide by themselves."""
     invalid: int = 0
     """Messages that did not decode, lied about their sender, or made an engine fail."""
+    poisoned: int = 0
+    """Single events that made an engine fail; the others of their batches were taken."""
     unpublished: int = 0
     """Publishes the broker did not confirm; they were made again."""
 
@@ -201,6 +204,8 @@ class Groups:
             group.broken.add(unit)
             self._refuse(group, delivery, address_of(delivery.subject), _FAILED, repr(error))
             return
+        for seq, why in self._agents.poisoned(unit):
+            self._refuse_event(group, delivery, batch, seq, why)
         self._counts.late += finding == "late"
         self._counts.events += len(batch.events)
         group.alerts += len(alerts)
@@ -224,6 +229,30 @@ class Groups:
         where = subject(INVALID, address)
         group.outgoing.append(Outgoing(where, encode(record), record.invalid_id))
         group.refused.append(delivery)
+
+    def _refuse_event(
+        self, group: _Group, delivery: Delivery, batch: CanonicalBatch, seq: int, why: str
+    ) -> None:
+        """One event goes to the invalid lane; the others of its batch were taken."""
+        address = address_of(delivery.subject)
+        self._counts.poisoned += 1
+        self._log.error(
+            "event goes to the invalid lane",
+            agent=address.agent_id,
+            event_id=event_id(batch.epoch, seq),
+            detail=why[:_DETAIL_MAX],
+        )
+        event = batch.events[batch.sequence_numbers().index(seq)]
+        record = refusal(
+            delivery,
+            address,
+            reason=_FAILED,
+            detail=why,
+            received_at_unix_ms=self._clock_ms(),
+            part=(seq, encode(event)),
+        )
+        where = subject(INVALID, address)
+        group.outgoing.append(Outgoing(where, encode(record), record.invalid_id))
 
     async def _publish(self, left: list[Outgoing]) -> None:
         """Publish until the broker has all."""

@@ -53,6 +53,7 @@ class HostEngine:
     def __init__(
         self, rules: Callable[[], RuleSet], address: Address, host: Host, snapshot: bytes | None
     ) -> None:
+        self.poisoned: list[tuple[int, str]] = []
         self._rules = rules
         self._origin = Origin(address=address, host=host, source="worker")
         self._gaps: deque[Gap] = deque(maxlen=_GAPS_MAX)
@@ -75,10 +76,10 @@ class HostEngine:
         self._note_gaps(batch)
         events: list[AnyEvent] = list(batch.events)
         positions: list[int] = []
-        found = self._engine.process_batch(events, positions=positions)
-        if not found:
-            return []
-        seqs = batch.sequence_numbers()
+        poisoned: list[tuple[int, str]] = []
+        found = self._engine.process_batch(events, positions=positions, poisoned=poisoned)
+        seqs = batch.sequence_numbers() if found or poisoned else []
+        self.poisoned = [(seqs[position], why) for position, why in poisoned]
         return [
             alert_message(
                 alert,

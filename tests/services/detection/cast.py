@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -25,6 +25,7 @@ UNMAKEABLE = "unmakeable"
 class Chain(msgspec.Struct):
     """Implements `Detection`: an alert for each batch says how many there were, and which."""
 
+    poisoned: ClassVar[tuple[tuple[int, str], ...]] = ()
     boot_id: str
     count: int = 0
     digest: str = ""
