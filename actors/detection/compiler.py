@@ -39,6 +39,7 @@ GateCheck: TypeAlias = Callable[[Any], bool]
 Check: TypeAlias = Callable[[Observation], bool]
 
 _LITERAL_MIN = 3
+_MADE_MAX = 65_536
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -194,9 +195,13 @@ class Compiler:
     def check(self, condition: Condition, event: EventType) -> Check:
         """Return the function that asks a condition of an observation; equal ones share it."""
         key = (event, condition)
-        if key not in self._made:
-            self._made[key] = self._make(condition, event)
-        return self._made[key]
+        made = self._made.get(key)
+        if made is None:
+            made = self._make(condition, event)
+            if len(self._made) >= _MADE_MAX:  # what is left of conditions differs by program
+                self._made.clear()
+            self._made[key] = made
+        return made
 
     def _make(self, condition: Condition, event: EventType) -> Check:
         match condition:
