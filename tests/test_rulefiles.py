@@ -105,7 +105,7 @@ async def test_a_watcher_tells_new_rules(
     files = watched(tmp_path)
     async with run_actor(RuleWatcher(files=files, live=True), within_secs=1e6) as stage:
         write(tmp_path, "a.toml", RULE.format("a", "low"))
-        while not stage.told:  # the clock runs ahead of the thread that looks
+        while not stage.told:  # noqa: ASYNC110 - the clock runs ahead of the thread that looks
             await trio.sleep(1)
     (told,) = stage.told
     assert isinstance(told, NewRules)
