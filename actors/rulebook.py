@@ -237,10 +237,11 @@ def assemble(
     shipped = [(rule, BUILT_IN) for rule in builtin_rules() if rule.id not in replaced]
     rows: list[Row] = []
     active: list[AnyRule] = []
+    labels: set[str] = set()
     for rule, file in (*(shipped if built_in else ()), *good):
         reason = _why_disabled(rule, settings)
         if not reason:
-            active.append(without_expired(rule, today))
+            active.append(_told_apart(without_expired(rule, today), labels))
         source = BUILT_IN if file == BUILT_IN else rule.source
         status: Literal["active", "disabled"] = "disabled" if reason else "active"
         rows.append(Row(rule.id, rule.title or rule.label, source, status, reason, file))
@@ -300,6 +301,14 @@ def without_expired(rule: AnyRule, today: str) -> AnyRule:
     if len(current) == len(rule.exclusions):
         return rule
     return msgspec.structs.replace(rule, exclusions=current)
+
+
+def _told_apart(rule: AnyRule, labels: set[str]) -> AnyRule:
+    """The rule, with its id in its label if another has that label: alert ids are made of it."""
+    if rule.label in labels:
+        rule = msgspec.structs.replace(rule, label=f"{rule.label} ({rule.id})")
+    labels.add(rule.label)
+    return rule
 
 
 def _why_disabled(rule: AnyRule, settings: RulesSettings) -> str:

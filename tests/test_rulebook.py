@@ -247,3 +247,12 @@ def test_a_built_in_rule_can_be_copied_and_changed(tmp_path: Path) -> None:
     write(tmp_path, "p.toml", text_of("suspicious-port").replace("points = 45", "points = 1"))
     (rule,) = (each for each in load(tmp_path).rules.rules if each.id == "suspicious-port")
     assert rule.points == 1
+
+
+def test_no_two_rules_have_one_label_of_which_alert_ids_are_made(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path, f"{name}.toml", RULE.format(name, "low"))
+    write(tmp_path, "c.toml", text_of("suspicious-port").replace('"suspicious-port"', '"c"', 1))
+    labels = {each.id: each.label for each in load(tmp_path).rules.rules}
+    assert (labels["a"], labels["b"]) == ("A rule", "A rule (b)")
+    assert labels["c"] == f"{labels['suspicious-port']} (c)"
