@@ -76,7 +76,7 @@ class Plans:
             groups.setdefault(plan.compiled.gates, []).append(plan)
             literals = set(plan.compiled.literals)
             if plan.compiled.mixed is not None:
-                literals |= every_literal(plan.compiled.mixed, event)
+                literals |= every_literal(plan.compiled.mixed.condition, event)
             for literal in sorted(literals):
                 waiting.setdefault(literal, []).append(plan.number)
         self._literals = Literals(waiting, plain=plain)
