@@ -97,7 +97,7 @@ def _explained(rule: AnyRule, rules: RuleSet, seen: Observation, kind: EventType
         condition = _part(match.when, rules, seen, kind)
         excluded = [
             Part(f"not excluded: {each.reason}", held=not part.held, parts=(part,))
-            for each in rule.exclusions
+            for each in (rule.exclusions if name != _UNTIL else ())
             for part in (_part(each.when, rules, seen, kind),)
         ]
         held = condition.held and all(part.held for part in excluded)
