@@ -9,10 +9,12 @@ it is a row with its reason, and the others work.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeGuard
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -162,12 +164,20 @@ def find_files(paths: Iterable[Path], suffixes: Iterable[str]) -> list[Path]:
     wanted = set(suffixes)
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found += (each for each in sorted(path.rglob("*")) if each.suffix in wanted)
-        elif path.exists():
-            found.append(path)
-        else:
-            raise RuleFileError(str(path), 0, "is not there")
+        try:
+            if not stat.S_ISDIR(path.stat().st_mode):
+                found.append(path)
+                continue
+            os.scandir(path).close()  # rglob passes over a folder that it may not read
+            found += (
+                each
+                for each in sorted(path.rglob("*"))
+                if each.suffix in wanted and not each.name.startswith(".")
+            )
+        except FileNotFoundError as error:
+            raise RuleFileError(str(path), 0, "is not there") from error
+        except OSError as error:
+            raise RuleFileError(str(path), 0, f"cannot be read: {error.strerror}") from error
     if len(found) > FILES_MAX:
         raise RuleFileError(str(found[0].parent), 0, f"has more than {FILES_MAX} rule files")
     return found
@@ -209,7 +219,7 @@ def load(
         RuleFileError: the folder cannot be used at all.
     """
     found = Found()
-    if folder is not None and folder.is_dir():
+    if _is_there(folder):
         found = read_files(find_files([folder], readers), readers)
     return assemble(found, settings, filters, today=today)
 
@@ -224,23 +234,35 @@ def assemble(
 ) -> RuleBook:
     """Put what was read and the built-in rules together; refuse what cannot be used."""
     own, unusable = _distinct(found)
-    replaced = {rule.id for rule, _ in own}
-    shipped = [(rule, BUILT_IN) for rule in builtin_rules() if rule.id not in replaced]
-    rows: list[Row] = []
-    active: list[AnyRule] = []
-    tunings = by_rule(each for each, _ in found.tunings)
-    for rule, file in (*(shipped if built_in else ()), *sorted(own, key=lambda each: each[0].id)):
-        mine = tunings.get(rule.id, ())
-        current = _without_expired(tuned(rule, mine), today)
-        reason = _why_disabled(current, settings)
+    good: list[tuple[AnyRule, str]] = []
+    for rule, file in sorted(own, key=lambda each: each[0].id):
         try:
-            check_rule(current, filters)
+            check_rule(rule, filters)
         except RuleError as error:
             why = str(error).removeprefix(f"{rule.id}: ")
             unusable.append(Unusable(file, 0, why, rule.id, rule.title))
-            continue
+        else:
+            good.append((rule, file))
+    replaced = {rule.id for rule, _ in good}
+    shipped = [(rule, BUILT_IN) for rule in builtin_rules() if rule.id not in replaced]
+    rows: list[Row] = []
+    active: list[AnyRule] = []
+    labels: set[str] = set()
+    tunings = by_rule(each for each, _ in found.tunings)
+    for rule, file in (*(shipped if built_in else ()), *good):
+        mine = tunings.get(rule.id, ())
+        current = without_expired(tuned(rule, mine), today)
+        try:
+            if mine:
+                check_rule(current, filters)
+        except RuleError as error:
+            names = ", ".join(each.name for each in mine)
+            why = f"is not tuned by {names}: {str(error).removeprefix(f'{rule.id}: ')}"
+            unusable.append(Unusable(file, 0, why, rule.id, rule.title))
+            current = without_expired(rule, today)
+        reason = _why_disabled(current, settings)
         if not reason:
-            active.append(current)
+            active.append(_told_apart(current, labels))
         source = BUILT_IN if file == BUILT_IN else rule.source
         status: Literal["active", "disabled"] = "disabled" if reason else "active"
         note = f"tuned by {', '.join(each.name for each in mine)}" if mine else ""
@@ -253,9 +275,15 @@ def assemble(
     return RuleBook(RuleSet(filters, active), rows, unusable)
 
 
-def fingerprint(folder: Path | None, suffixes: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a file of a folder does: names, times and sizes."""
-    if folder is None or not folder.is_dir():
+def fingerprint(
+    folder: Path | None, suffixes: Iterable[str]
+) -> tuple[tuple[str, int, int, int], ...]:
+    """What changes when a file of a folder does: names, inodes, times and sizes.
+
+    Raises:
+        RuleFileError: the folder cannot be read.
+    """
+    if not _is_there(folder):
         return ()
     seen = []
     for path in find_files([folder], suffixes):
@@ -263,7 +291,7 @@ def fingerprint(folder: Path | None, suffixes: Iterable[str]) -> tuple[tuple[str
             status = path.stat()
         except OSError:  # it has gone meanwhile
             continue
-        seen.append((str(path), status.st_mtime_ns, status.st_size))
+        seen.append((str(path), status.st_ino, status.st_mtime_ns, status.st_size))
     return tuple(seen)
 
 
@@ -278,6 +306,18 @@ def _without_rules(tunings: Iterable[tuple[Tuning, str]], known: Iterable[str]) 
     ]
 
 
+def _is_there(folder: Path | None) -> TypeGuard[Path]:
+    if folder is None:
+        return False
+    try:
+        folder.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise RuleFileError(str(folder), 0, f"cannot be read: {error.strerror}") from error
+    return True
+
+
 def _distinct(found: Found) -> tuple[list[tuple[AnyRule, str]], list[Unusable]]:
     kept: dict[str, tuple[AnyRule, str]] = {}
     unusable = list(found.unusable)
@@ -289,11 +329,20 @@ def _distinct(found: Found) -> tuple[list[tuple[AnyRule, str]], list[Unusable]]:
     return list(kept.values()), unusable
 
 
-def _without_expired(rule: AnyRule, today: str) -> AnyRule:
+def without_expired(rule: AnyRule, today: str) -> AnyRule:
+    """Return a rule without the exclusions whose last day is over."""
     current = tuple(each for each in rule.exclusions if not each.expires or each.expires >= today)
     if len(current) == len(rule.exclusions):
         return rule
     return msgspec.structs.replace(rule, exclusions=current)
+
+
+def _told_apart(rule: AnyRule, labels: set[str]) -> AnyRule:
+    """The rule, with its id in its label if another has that label: alert ids are made of it."""
+    if rule.label in labels:
+        rule = msgspec.structs.replace(rule, label=f"{rule.label} ({rule.id})")
+    labels.add(rule.label)
+    return rule
 
 
 def _why_disabled(rule: AnyRule, settings: RulesSettings) -> str:
@@ -314,7 +363,10 @@ def _source(file: str) -> str:
 
 def _read(path: Path, most: int) -> bytes:
     try:
-        with path.open("rb") as file:
+        # Not blocking: what is called a rule file may be a pipe that nobody writes to.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RuleFileError(str(path), 0, "is no file")
             raw = file.read(most + 1)
     except OSError as error:
         raise RuleFileError(str(path), 0, f"cannot be read: {error.strerror}") from error

@@ -66,6 +66,7 @@ class RuleFiles:
         self._date = date
         self._seen: object = None
         self._book: RuleBook | None = None
+        self._had_files = False
         self.refused = 0
         """Changes that were not taken up."""
 
@@ -97,10 +98,14 @@ class RuleFiles:
             before, self._seen = self._book, seen
             book = self._load()
         except RuleFileError as error:
-            self._refuse([str(error)])
+            if self._seen != str(error):  # said once
+                self._refuse([str(error)])
+            self._seen = str(error)
             return None
         known = {str(each) for each in before.unusable}
-        wrong = [str(each) for each in book.unusable if str(each) not in known]
+        wrong = [
+            str(each) for each in book.unusable if not each.unsupported and str(each) not in known
+        ]
         if wrong:
             self._refuse(wrong)
             return None
@@ -114,8 +119,13 @@ class RuleFiles:
             log.error("changed rules are not taken up; the last good ones stay", why=why)
 
     def _look(self) -> object:
+        files = rulebook.fingerprint(self.folder, self._readers)
+        if files:
+            self._had_files = True
+        elif self._had_files and self.folder is not None and not self.folder.exists():
+            raise RuleFileError(str(self.folder), 0, "is not there any more")
         # With the date: an exclusion expires although no file changes.
-        return self._date(), rulebook.fingerprint(self.folder, self._readers)
+        return self._date(), files
 
     def _load(self) -> RuleBook:
         return rulebook.load(

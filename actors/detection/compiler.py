@@ -39,6 +39,17 @@ GateCheck: TypeAlias = Callable[[Any], bool]
 Check: TypeAlias = Callable[[Observation], bool]
 
 _LITERAL_MIN = 3
+_MADE_MAX = 65_536
+
+
+class Mixed(msgspec.Struct, frozen=True):
+    """A condition of which a part is about the program alone."""
+
+    condition: Condition
+    asked: Check | None = None
+    """Answers all of it, if all of it is about the program."""
+    parts: tuple[Mixed, ...] = ()
+    """What it joins, if only a part is; else none of it is."""
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -50,7 +61,7 @@ class Compiled(msgspec.Struct, frozen=True):
     late_checks: tuple[Check, ...]
     literals: tuple[str, ...]
     """Folded; one is in the folded `searched_text` if the condition holds. Empty: unknown."""
-    mixed: Condition | None = None
+    mixed: Mixed | None = None
     """What the late checks ask, if a part is about the program alone: once that is known, less
     is left to ask."""
 
@@ -113,10 +124,10 @@ class Compiler:
             program_checks=tuple(checks["program"]),
             late_checks=(*checks["event"], *checks["process"], *last),
             literals=max(anchors, key=_selectivity, default=()),
-            mixed=all_of(late) if mixed else None,
+            mixed=self._parted(all_of(late), event) if mixed else None,
         )
 
-    def rest(self, mixed: Condition, event: EventType, seen: Observation) -> Compiled | None:
+    def rest(self, mixed: Mixed, event: EventType, seen: Observation) -> Compiled | None:
         """Return what is left to ask of a mixed condition, the program being known; None: it fails.
 
         Args:
@@ -124,7 +135,7 @@ class Compiler:
             event: The type of event.
             seen: Any event of the program and launcher.
         """
-        left = self._fold(mixed, event, seen)
+        left = _fold(mixed, seen)
         if isinstance(left, bool):
             return Compiled((), (), (), ()) if left else None
         terms = left.of if isinstance(left, AllOf) else (left,)
@@ -139,28 +150,15 @@ class Compiler:
             literals=max(anchors, key=_selectivity, default=()),
         )
 
-    def _fold(self, condition: Condition, event: EventType, seen: Observation) -> Condition | bool:
-        """Replace every test about the program by its answer."""
-        match condition:
-            case Test():
-                fields = _fields(condition, event)
-                if not fields or any(each.about != "program" for each in fields):
-                    return condition
-                return self.check(condition, event)(seen)
-            case Not():
-                inner = self._fold(condition.of, event, seen)
-                return not inner if isinstance(inner, bool) else Not(inner)
-        stops = isinstance(condition, AnyOf)  # what decides the whole
-        left = []
-        for each in condition.of:
-            part = self._fold(each, event, seen)
-            if not isinstance(part, bool):
-                left.append(part)
-            elif part is stops:
-                return stops
-        if not left:
-            return not stops
-        return any_of(left) if stops else all_of(left)
+    def _parted(self, condition: Condition, event: EventType) -> Mixed:
+        """Part a condition into what is about the program and what is not, once for all."""
+        kinds = {each.about == "program" for each in _fields(condition, event)}
+        if kinds == {True}:
+            return Mixed(condition, asked=self.check(condition, event))
+        if kinds != {True, False} or isinstance(condition, Test):
+            return Mixed(condition)
+        parts = (condition.of,) if isinstance(condition, Not) else condition.of
+        return Mixed(condition, parts=tuple(self._parted(each, event) for each in parts))
 
     def names(self, setting: str) -> NameList:
         """Return the compiled list of that name; there is one of each.
@@ -198,9 +196,13 @@ class Compiler:
     def check(self, condition: Condition, event: EventType) -> Check:
         """Return the function that asks a condition of an observation; equal ones share it."""
         key = (event, condition)
-        if key not in self._made:
-            self._made[key] = self._make(condition, event)
-        return self._made[key]
+        made = self._made.get(key)
+        if made is None:
+            made = self._make(condition, event)
+            if len(self._made) >= _MADE_MAX:  # what is left of conditions differs by program
+                self._made.clear()
+            self._made[key] = made
+        return made
 
     def _make(self, condition: Condition, event: EventType) -> Check:
         match condition:
@@ -331,6 +333,28 @@ class Compiler:
             what = "ports" if kind is int else "names"
             raise RuleError(f"{setting!r} is not a list of {what} in [filters]")
         return entries
+
+
+def _fold(mixed: Mixed, seen: Observation) -> Condition | bool:
+    """Replace every part about the program by its answer."""
+    if mixed.asked is not None:
+        return mixed.asked(seen)
+    if not mixed.parts:
+        return mixed.condition
+    if isinstance(mixed.condition, Not):
+        inner = _fold(mixed.parts[0], seen)
+        return not inner if isinstance(inner, bool) else Not(inner)
+    stops = isinstance(mixed.condition, AnyOf)  # what decides the whole
+    left = []
+    for each in mixed.parts:
+        part = _fold(each, seen)
+        if not isinstance(part, bool):
+            left.append(part)
+        elif part is stops:
+            return stops
+    if not left:
+        return not stops
+    return any_of(left) if stops else all_of(left)
 
 
 def _fields(condition: Condition, event: EventType) -> list[Field]:

@@ -17,6 +17,7 @@ from actors.detection.text import printable
 
 _TYPES: dict[type, EventType] = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
 _VALUES_SHOWN = 5
+_UNTIL = "until"
 _TEXT_MAX = 160
 
 
@@ -66,10 +67,14 @@ def explain(rule: AnyRule, rules: RuleSet, events: Iterable[AnyEvent]) -> Iterab
             continue
         seen = engine.observe(event)
         kind = _TYPES[type(event)]
-        if kind not in wanted:
-            continue
-        parts = tuple(_explained(rule, rules, seen, kind))
-        yield Explained(number, kind, any(part.held for part in parts), parts)
+        if kind in wanted:
+            parts = tuple(_explained(rule, rules, seen, kind))
+            held = any(part.held and part.says != _UNTIL for part in parts)
+            yield Explained(number, kind, held, parts)
+        if seen.first_call:
+            engine.host.callers.forget_last()  # every part was asked, though the engine may not
+        if isinstance(event, ConnectEvent):
+            engine.process(event)
 
 
 def _matches(rule: AnyRule) -> list[tuple[str, Match]]:
@@ -81,7 +86,7 @@ def _matches(rule: AnyRule) -> list[tuple[str, Match]]:
             for number, step in enumerate(rule.steps, 1)
             for match in step.matches
         ),
-        *(("until", match) for match in rule.until),
+        *((_UNTIL, match) for match in rule.until),
     ]
 
 
@@ -92,7 +97,7 @@ def _explained(rule: AnyRule, rules: RuleSet, seen: Observation, kind: EventType
         condition = _part(match.when, rules, seen, kind)
         excluded = [
             Part(f"not excluded: {each.reason}", held=not part.held, parts=(part,))
-            for each in rule.exclusions
+            for each in (rule.exclusions if name != _UNTIL else ())
             for part in (_part(each.when, rules, seen, kind),)
         ]
         held = condition.held and all(part.held for part in excluded)

@@ -26,8 +26,8 @@ Key: TypeAlias = tuple[int, str, Values]
 EVENTS_MAX = 1000
 """Events that one group can remember."""
 _MAX_GROUPS = 4096
-_MAX_MEMBERS = 65_536
-"""Events remembered in all groups of a host."""
+_MAX_MEMBERS = 16_384
+"""Events remembered in all groups of a host; they travel in its snapshots."""
 _EXACT_MAX = 64
 """Events of an ordered group up to which none is left out."""
 _TEXT_MAX = 256

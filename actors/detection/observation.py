@@ -37,6 +37,10 @@ class Callers:
             self.dropped += 1
         return True
 
+    def forget_last(self) -> None:
+        """Forget the program that was the last to be new."""
+        self.known.popitem()
+
 
 class HostState(msgspec.Struct, gc=False):
     """What rules may ask of the host on which an event happened."""

@@ -77,7 +77,7 @@ class Plans:
             groups.setdefault(plan.compiled.gates, []).append(plan)
             literals = set(plan.compiled.literals)
             if plan.compiled.mixed is not None:
-                literals |= every_literal(plan.compiled.mixed, event)
+                literals |= every_literal(plan.compiled.mixed.condition, event)
             for literal in sorted(literals):
                 waiting.setdefault(literal, []).append(plan.number)
         # Plans are compiled as they are taken, so what they ask for is known only now.

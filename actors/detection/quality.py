@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from actors.detection.compiler import Compiler
 from actors.detection.conditions import EventType, RuleError
 from actors.detection.engine import Engine
-from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent, OpenEvent
-from actors.detection.rules import AnyRule, Rule
+from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent, OpenEvent, SeedEvent
+from actors.detection.rules import AnyRule, Sequence
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
 
@@ -60,6 +61,22 @@ _ORDINARY: tuple[AnyEvent, ...] = (
     ),
 )
 """Events that no rule about anything in particular is about."""
+_BEFORE: tuple[AnyEvent, ...] = tuple(
+    SeedEvent(
+        time_ns=1,
+        pid=pid,
+        start_ns=start_ns,
+        ppid=ppid,
+        parent_start_ns=max(start_ns - 100_000_000, 0),
+        uid=1007,
+        comm="qx7",
+        exe="/nowhere/qx7vbz",
+        system_exe=False,
+        argv=("/nowhere/qx7vbz",),
+    )
+    for pid, start_ns, ppid in ((4320, 800_000_000, 4319), (4321, 900_000_000, 4320))
+)
+"""Who did them, and who started that."""
 _TYPES: dict[type, EventType] = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
 
 
@@ -70,7 +87,14 @@ def check_rule(rule: AnyRule, settings: FilterSettings) -> None:
         RuleError: Names the rule's id and says why.
     """
     compiled = RuleSet(settings, [rule])
-    if isinstance(rule, Rule):
+    if isinstance(rule, Sequence):
+        compiler = Compiler(settings)
+        for number, step in enumerate(rule.steps, 1):
+            if not any(compiler.compile(each.when, each.event) for each in step.matches):
+                raise RuleError(
+                    f"{rule.id}: step {number} can never match: its events lack a field"
+                )
+    else:
         if not any(True for _ in _possible(compiled)):
             lacking = " and ".join(each.event for each in rule.matches)
             raise RuleError(f"{rule.id}: can never match: {lacking} events have not all its fields")
@@ -86,4 +110,6 @@ def _possible(compiled: RuleSet) -> Iterator[EventType]:
 
 
 def _matches(compiled: RuleSet, event: AnyEvent) -> bool:
-    return bool(Engine(compiled).process(event))
+    engine = Engine(compiled)
+    engine.process_batch(_BEFORE)
+    return bool(engine.process(event))

@@ -53,7 +53,7 @@ _TESTS_MAX = 200
 _MANY_VALUED = ("argv", "program", "launcher", "access")
 _FILTERS = FilterSettings(correlator_max_events=10_000)
 """Whose lists are there whatever is in them; how long a sequence may be is told later."""
-_DEEP_KEY = re.compile(r"(?:[\w\"'-]+[ \t]*\.[ \t]*){32}")
+_DEEP_KEY = re.compile(r"(?<![\w\"'.-])(?:[\w\"'-]++[ \t]*+\.[ \t]*+){64}")
 """tomllib takes time in the square of a key's parts."""
 _AS_KEY = r"""(?:^|[{{,\[.])[ \t]*["']?({})(?:\|[\w|]*)?["']?[ \t]*[\].=]"""
 _LINE = re.compile(r"\(at line (\d+), column \d+\)")

@@ -20,7 +20,7 @@ from actors.detection.groups import EVENTS_MAX
 from actors.detection.observation import Observation
 from actors.detection.plans import UNTIL, Hit, Plan, Plans
 from actors.detection.programs import Programs
-from actors.detection.rules import AnyRule, Match, Rule, Sequence
+from actors.detection.rules import AnyRule, Exclusion, Match, Rule, Sequence
 from actors.detection.settings import FilterSettings
 
 _TYPES: dict[type, EventType] = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
@@ -83,23 +83,30 @@ class RuleSet:
 
     def _compiled(self, event: EventType) -> Iterator[tuple[Compiled, int, Hit | None]]:
         for index, rule in enumerate(self.rules):
-            for compiled in self._of(rule, rule.matches, event):
+            for compiled in self._of(rule, rule.matches, event, unless=rule.exclusions):
                 yield compiled, index, None
         for index, sequence in enumerate(self.sequences):
             for compiled in self._of(sequence, sequence.until, event):
                 yield compiled, -1, (index, UNTIL)
             # Later steps first: an event must not be two steps of one match.
             for number, step in reversed(list(enumerate(sequence.steps))):
-                for compiled in self._of(sequence, step.matches, event):
+                for compiled in self._of(sequence, step.matches, event, unless=sequence.exclusions):
                     yield compiled, -1, (index, number)
 
-    def _of(self, rule: AnyRule, matches: Iterable[Match], event: EventType) -> Iterator[Compiled]:
-        unless = [Not(each.when) for each in rule.exclusions]
+    def _of(
+        self,
+        rule: AnyRule,
+        matches: Iterable[Match],
+        event: EventType,
+        *,
+        unless: Iterable[Exclusion] = (),
+    ) -> Iterator[Compiled]:
+        nots = [Not(each.when) for each in unless]
         for match in matches:
             if match.event != event:
                 continue
             try:
-                when = _with(match.when, unless)
+                when = _with(match.when, nots)
                 tests_of(when)  # refuses what is nested too deeply
                 compiled = self._compiler.compile(when, event)
             except RuleError as error:

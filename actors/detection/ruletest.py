@@ -108,8 +108,11 @@ class _Host:
         self._parents: dict[Identity, Identity] = {}
 
     def take(self, snippet: dict[str, Any]) -> None:
-        self.now_ns += int(min(float(snippet.pop("after_secs", 0)), _AFTER_MAX_SECS) * 1e9)
-        kind = snippet.pop("type", None)
+        after_secs = snippet.pop("after_secs", 0)
+        if not isinstance(after_secs, int | float) or not 0 <= after_secs <= _AFTER_MAX_SECS:
+            raise RuleError(f"after_secs {after_secs!r}: is a number from 0 to {_AFTER_MAX_SECS}")
+        self.now_ns += int(after_secs * 1e9)
+        kind = str(snippet.pop("type", None))
         make = {
             "exec": self._exec,
             "open": self._open,
@@ -118,7 +121,8 @@ class _Host:
         }
         if kind not in make:
             raise RuleError(f"type {kind!r}: an event is of type exec, open, connect or exit")
-        identity = self._process(snippet.pop("process", "process"), snippet.pop("parent", "init"))
+        name, parent = snippet.pop("process", "process"), snippet.pop("parent", "init")
+        identity = self._process(str(name), str(parent))
         self.now_ns += _EVENT_NS
         stamp = {"time_ns": self.now_ns, "pid": identity[0], "start_ns": identity[1]}
         self.events.append(make[kind](identity, stamp, snippet))
@@ -167,7 +171,7 @@ class _Host:
         return event
 
     def _open(self, identity: Identity, stamp: dict[str, Any], given: dict[str, Any]) -> AnyEvent:
-        access = given.pop("access", "read")
+        access = str(given.pop("access", "read"))
         if access not in _FLAGS:
             raise RuleError(f"access {access!r}: is read, write or create")
         values = {

@@ -18,6 +18,8 @@ from actors.detection.conditions import RuleError
 from actors.detection.rulefile import RuleFileError
 from actors.detection.rules import AnyRule
 from actors.recordings import Recording, RecordingError
+from actors.rulebook import without_expired
+from actors.rulefiles import today
 from services.detection.backtest import BackTest, render
 from services.detection.rules import READERS, chosen, rule_files
 from services.program import STORE_ERROR, say
@@ -88,8 +90,9 @@ def _rules(names: Sequence[str], settings: Settings) -> list[AnyRule]:
     if paths:
         found = chosen(paths, READERS)
         for each in found.unusable:
-            raise RuleFileError(each.file, each.line, each.reason)
-        rules += [rule for rule, _ in found.rules]
+            if not each.unsupported or not found.rules:
+                raise RuleFileError(each.file, each.line, each.reason)
+        rules += [without_expired(rule, today()) for rule, _ in found.rules]
     if ids:
         book = rule_files(settings.rules, settings.filters).book
         active: tuple[AnyRule, ...] = (*book.rules.rules, *book.rules.sequences)
@@ -98,6 +101,8 @@ def _rules(names: Sequence[str], settings: Settings) -> list[AnyRule]:
             if name not in known:
                 raise RuleFileError(name, 0, "is no file, and no rule in force has this id")
             rules.append(known[name])
+    if not rules:
+        raise RuleFileError(names[0], 0, "has no rules")
     return rules
 
 

@@ -116,7 +116,8 @@ class HostEngine:
             self._gaps.append(Gap(0, now_ms, f"evicted: {each.reason}"[:64], count))
         if batch.rejected:
             self._gaps.append(Gap(0, now_ms, "rejected_by_ingest", len(batch.rejected)))
-        expected = self._next_seqs.pop(batch.epoch, batch.first_seq)
+        # Every life begins at 0: without history, what came before counts as missing.
+        expected = self._next_seqs.pop(batch.epoch, 0)
         if batch.first_seq > expected:
             self._gaps.append(Gap(0, now_ms, "not_received", batch.first_seq - expected))
         self._next_seqs[batch.epoch] = max(expected, batch.last_seq + 1)

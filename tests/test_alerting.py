@@ -1,0 +1,35 @@
+"""Under which id an alert is told."""
+
+import pytest
+
+from actors import alerting
+from actors.alerting import Firsts
+from actors.detection.alerts import Alert
+from actors.detection.testing import Host
+
+
+def alert(rule_id: str = "r", lineage: int = 1, count: int = 1) -> Alert:
+    host = Host()
+    cat, _ = host.run(host.bash, "/usr/bin/cat")
+    (found,) = host.open(cat, "/etc/shadow")
+    values = {name: getattr(found, name) for name in found.__struct_fields__}
+    return Alert(**values | {"rule_id": rule_id, "lineage": (lineage, 0), "count": count})
+
+
+def test_a_repeat_has_the_id_of_the_first() -> None:
+    firsts = Firsts()
+    assert firsts.id_of(alert(), "one") == "one"
+    assert firsts.id_of(alert(count=2), "two") == "one"
+    assert firsts.id_of(alert(lineage=2), "other") == "other"
+    assert Firsts(firsts.known()).id_of(alert(count=4), "four") == "one"
+    assert firsts.id_of(alert(count=1), "anew") == "anew"
+    assert firsts.id_of(alert(count=2), "again") == "anew"
+
+
+def test_a_repeat_of_what_was_forgotten_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerting, "_FIRSTS_MAX", 1)
+    firsts = Firsts()
+    firsts.id_of(alert(), "one")
+    firsts.id_of(alert("s"), "two")
+    assert firsts.id_of(alert(count=2), "three") == "three"
+    assert firsts.id_of(alert(count=4), "four") == "three"

@@ -1,0 +1,120 @@
+"""Rule files under watch: what a change does, and what a bad one does not."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import trio.testing
+
+from actors.detection.builtin import NAMES
+from actors.detection.settings import FilterSettings
+from actors.rulebook import READERS, Found, RuleBook, RulesSettings, Unusable
+from actors.rulefiles import NewRules, RuleFiles, RuleWatcher
+from actors.runtime.testing import run_actor
+from tests.test_rulebook import DAY, EXCLUDED, RULE, active, write
+
+
+def watched(folder: Path, **more: Any) -> RuleFiles:
+    files = RuleFiles(
+        RulesSettings(), FilterSettings(), folder=folder, **{"date": lambda: DAY, **more}
+    )
+    assert files.book
+    return files
+
+
+def own(book: RuleBook | None) -> list[str]:
+    assert book is not None
+    return [each for each in active(book) if each not in NAMES]
+
+
+def test_changes_are_taken_up_once(tmp_path: Path) -> None:
+    files = watched(tmp_path)
+    assert files.changed() is None
+    write(tmp_path, "r.toml", RULE.format("r", "low"))
+    assert own(files.changed()) == ["r"]
+    assert files.changed() is None
+    (tmp_path / "r.toml").unlink()
+    assert own(files.changed()) == []
+
+
+def test_a_bad_change_leaves_the_last_good_set_in_force(tmp_path: Path) -> None:
+    write(tmp_path, "a.toml", RULE.format("a", "low"))
+    files = watched(tmp_path)
+    write(tmp_path, "b.toml", RULE.format("b", "low"))
+    write(tmp_path, "a.toml", "broken")
+    assert files.changed() is None
+    assert files.changed() is None
+    assert files.refused == 1
+    assert own(files.book) == ["a"]
+    write(tmp_path, "a.toml", RULE.format("a", "low"))
+    assert own(files.changed()) == ["a", "b"]
+
+
+def test_what_was_quarantined_at_the_start_stops_no_change(tmp_path: Path) -> None:
+    write(tmp_path, "bad.toml", "broken")
+    files = watched(tmp_path)
+    write(tmp_path, "a.toml", RULE.format("a", "low"))
+    assert own(files.changed()) == ["a"]
+    assert files.counts() == {"active": len(NAMES) + 1, "unsupported": 1}
+
+
+def test_what_lavender_has_no_events_for_stops_no_change(tmp_path: Path) -> None:
+    def read(paths: Any) -> Found:
+        return Found(
+            unusable=[Unusable(str(path), 1, "no such events", unsupported=True) for path in paths]
+        )
+
+    files = watched(tmp_path, readers={**READERS, ".yml": read})
+    write(tmp_path, "windows.yml", "")
+    write(tmp_path, "a.toml", RULE.format("a", "low"))
+    assert own(files.changed()) == ["a"]
+
+
+def test_a_folder_that_vanishes_leaves_its_rules_in_force(tmp_path: Path) -> None:
+    write(tmp_path / "rules", "a.toml", RULE.format("a", "low"))
+    files = watched(tmp_path / "rules")
+    shutil.rmtree(tmp_path / "rules")
+    assert files.changed() is None
+    assert files.changed() is None
+    assert files.refused == 1
+    assert own(files.book) == ["a"]
+    write(tmp_path / "rules", "b.toml", RULE.format("b", "low"))
+    assert own(files.changed()) == ["b"]
+
+
+def test_a_folder_may_come_later(tmp_path: Path) -> None:
+    files = watched(tmp_path / "rules")
+    write(tmp_path / "rules", "a.toml", RULE.format("a", "low"))
+    assert own(files.changed()) == ["a"]
+
+
+def test_an_exclusion_expires_although_no_file_changes(tmp_path: Path) -> None:
+    write(tmp_path, "r.toml", EXCLUDED.replace('"{}"', f'"{DAY}"'))
+    days = [DAY]
+    files = watched(tmp_path, date=lambda: days[-1])
+    before = files.book
+    days.append("2027-02-01")
+    book = files.changed()
+    assert book is not None
+    assert book.digest() != before.digest()
+
+
+async def test_a_watcher_tells_new_rules(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    files = watched(tmp_path)
+    async with run_actor(RuleWatcher(files=files, live=True), within_secs=1e6) as stage:
+        write(tmp_path, "a.toml", RULE.format("a", "low"))
+        while not stage.told:  # noqa: ASYNC110 - the clock runs ahead of the thread that looks
+            await trio.sleep(1)
+    (told,) = stage.told
+    assert isinstance(told, NewRules)
+    assert told.rules is files.book.rules
+    assert autojump_clock.current_time() > RulesSettings().reload_secs
+
+
+async def test_in_a_replay_it_ends_at_once(tmp_path: Path) -> None:
+    async with run_actor(RuleWatcher(files=watched(tmp_path), live=False)) as stage:
+        with trio.fail_after(5):
+            await stage.ended.wait()
+    assert stage.told == []
