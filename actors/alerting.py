@@ -108,4 +108,7 @@ def alert_message(  # noqa: PLR0913 - what is known of one alert
         processes=alert.processes,
         count=alert.count,
         source=origin.source,
+        exe=alert.exe,
+        uid=alert.uid,
+        start_ns=alert.start_ns,
     )

@@ -16,12 +16,15 @@ import msgspec
 from msgspec import Meta
 
 from actors.detection.events import (
+    U32,
     ConnectEvent,
     ExecEvent,
     ExitEvent,
     ForkEvent,
     LineageProcess,
+    Ns,
     OpenEvent,
+    Path,
     SeedEvent,
 )
 
@@ -300,6 +303,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """How often this rule has fired in this lineage so far."""
     source: Literal["agent", "worker"] = "agent"
     """Whose engine raised it."""
+    exe: Path = ""
+    """The program's file; empty when unknown."""
+    uid: U32 = 0
+    start_ns: Ns = 0
+    """Start time of the process, boot nanoseconds; with ``event_pid`` its identity."""
 
 
 class Spool(msgspec.Struct, frozen=True):
@@ -339,8 +347,12 @@ def alert_id(event_id: str, rule: str) -> str:
 
 
 def alert_message_id(alert: Alert) -> str:
-    """Message id to publish an alert under: one that comes again with another count is new."""
-    return alert.alert_id if alert.count == 1 else f"{alert.alert_id}-{alert.count}"
+    """Message id to publish an alert under: one that comes again with another count is new.
+
+    With the address in front: one agent cannot make another's alert look like a repeat.
+    """
+    own = f"{alert.tenant_id}.{alert.agent_id}.{alert.alert_id}"
+    return own if alert.count == 1 else f"{own}-{alert.count}"
 
 
 def event_id(epoch: str, seq: int) -> str:

@@ -16,6 +16,7 @@ import trio
 
 from actors.agent import render
 from actors.agent.messages import Activity, AlertBatch, ResponseBatch, Status
+from actors.detection.repeats import worth_telling
 from actors.runtime import Actor
 from actors.stdio import PIPE_CHUNK_BYTES
 
@@ -129,7 +130,9 @@ class AlertConsole(Actor):
         match message:
             case AlertBatch():
                 alert_line = render.alert_pretty if self._pretty else render.alert_json
-                return _rendered(alert_line, message.alerts, boot)
+                # A rule that goes on firing in one lineage is told at the 1st, 2nd, 4th, 8th time.
+                told = [each for each in message.alerts if worth_telling(each.count)]
+                return _rendered(alert_line, told, boot)
             case ResponseBatch():
                 response_line = render.response_pretty if self._pretty else render.response_json
                 return _rendered(response_line, message.responses, boot)

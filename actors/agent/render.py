@@ -142,6 +142,7 @@ def alert_json(alert: Alert, boot_unix_ns: int) -> bytes:
         "level": alert.level,
         "author": alert.author,
         "references": alert.references,
+        "count": alert.count,
     }
     return _encode(record) + b"\n"
 
@@ -189,6 +190,10 @@ def event_pretty(event: ExecEvent | ConnectEvent, ancestry: str, boot_unix_ns: i
     return line.encode()
 
 
+def _times(count: int) -> str:
+    return f", the {count}th time here" if count > 2 else ", again" if count > 1 else ""
+
+
 def alert_pretty(alert: Alert, boot_unix_ns: int) -> bytes:
     """Two coloured lines for an alert."""
     clock = timestamp(alert.time_ns, boot_unix_ns)[11:23]
@@ -196,7 +201,7 @@ def alert_pretty(alert: Alert, boot_unix_ns: int) -> bytes:
     lineage = printable(alert.ancestry.replace("=>", _BEGAT), limit=_COMMAND_MAX)
     line = (
         f"{_DIM}{clock}{_RESET} {colour}{alert.severity:<8}{_RESET} {alert.pid:>7} "
-        f"{alert.rule}  score {alert.score}\n"
+        f"{printable(alert.rule)}  score {alert.score}{_times(alert.count)}\n"
         f"             {printable(alert.detail)}\n             {_DIM}{lineage}{_RESET}\n"
     )
     return line.encode()

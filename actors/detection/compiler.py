@@ -27,12 +27,13 @@ from actors.detection.conditions import (
     tests_of,
 )
 from actors.detection.events import OpenEvent
-from actors.detection.fields import About, Field, field
+from actors.detection.fields import About, Field, field, value_of
 from actors.detection.names import NameList
 from actors.detection.observation import Observation
 from actors.detection.paths import SensitivePaths
 from actors.detection.predicates import Predicate
 from actors.detection.settings import FilterSettings
+from actors.detection.text import fold
 
 GateCheck: TypeAlias = Callable[[Any], bool]
 Check: TypeAlias = Callable[[Observation], bool]
@@ -48,7 +49,7 @@ class Compiled(msgspec.Struct, frozen=True):
     program_checks: tuple[Check, ...]
     late_checks: tuple[Check, ...]
     literals: tuple[str, ...]
-    """Lower case; one of them is in `searched_text` if the condition holds. Empty: unknown."""
+    """Folded; one is in the folded `searched_text` if the condition holds. Empty: unknown."""
     mixed: Condition | None = None
     """What the late checks ask, if a part is about the program alone: once that is known, less
     is left to ask."""
@@ -64,6 +65,10 @@ class Compiler:
     def __init__(self, settings: FilterSettings) -> None:
         self.parents_asked: set[EventType] = set()
         """Types of events with conditions about what the parent runs."""
+        self.argv0_names: set[str] = set()
+        """What a program may be told that it is called, in lower case, and conditions ask for."""
+        self.argv0_matters = False
+        """Whether conditions ask more of that than whether it is one of these."""
         self._settings = settings
         self._paths: dict[str, SensitivePaths] = {}
         self._names: dict[str, NameList] = {}
@@ -90,7 +95,7 @@ class Compiler:
                 gates.append(self._gate(term, event))
                 continue
             fields = _fields(term, event)
-            if isinstance(term, Test) and not fields and term.op != "exists":
+            if isinstance(term, Test) and not fields and _never_without(term):
                 return None
             check = self.check(term, event)
             about = _about(fields)
@@ -127,7 +132,10 @@ class Compiler:
         return Compiled(
             gates=(),
             program_checks=(),
-            late_checks=tuple(self.check(term, event) for term in terms),
+            late_checks=tuple(
+                self.check(term, event)
+                for term in sorted(terms, key=lambda each: _last(each, event))
+            ),
             literals=max(anchors, key=_selectivity, default=()),
         )
 
@@ -135,8 +143,8 @@ class Compiler:
         """Replace every test about the program by its answer."""
         match condition:
             case Test():
-                found = field(event, condition.field)
-                if found is None or found.about != "program":
+                fields = _fields(condition, event)
+                if not fields or any(each.about != "program" for each in fields):
                     return condition
                 return self.check(condition, event)(seen)
             case Not():
@@ -199,38 +207,53 @@ class Compiler:
             case Not():
                 return _negated(self.check(condition.of, event))
             case AllOf():
-                every = tuple(self.check(each, event) for each in condition.of)
-                return lambda seen: all(check(seen) for check in every)
+                return _every(tuple(self.check(each, event) for each in condition.of))
             case AnyOf():
-                some = tuple(self.check(each, event) for each in condition.of)
-                return lambda seen: any(check(seen) for check in some)
+                return _some(tuple(self.check(each, event) for each in condition.of))
         return self._test(condition, event)
 
     def _test(self, test: Test, event: EventType) -> Check:
-        found = field(event, test.field)
+        found = self.asks(event, test.field)
         if test.op == "exists":
-            wanted = bool(test.values[0])
+            if len(test.values) != 1 or not isinstance(test.values[0], bool):
+                raise RuleError(f"{test.field}: exists is true or false, and nothing else")
+            wanted = test.values[0]
             if found is None:
                 return lambda _seen: not wanted
+            self.argv0_matters = self.argv0_matters or test.field == "argv.0"
             value = _of_observation(found)
             return lambda seen: (value(seen) is not None) is wanted
         if found is None:
             return lambda _seen: False
-        if test.field in {"parent.exe", "parent.comm"}:
-            self.parents_asked.add(event)
-        if found.about == "process" and test.field.endswith("command_line"):
-            self.needs_command_lines = True
+        if test.field == "argv.0" and test.op == "equals":
+            self.argv0_names.update(fold(str(value)) for value in test.values)
+        elif "argv.0" in (test.field, test.values[0]):
+            self.argv0_matters = True
         if test.op == "same_as":
             return self._same_as(test, found, event)
         return self._about_value(test, found)
+
+    def asks(self, event: EventType, name: str) -> Field | None:
+        """Return a field, and take note of what engines must remember so that it has a value.
+
+        Raises:
+            RuleError: No type of event has it.
+        """
+        found = field(event, name)
+        if found is not None:
+            if name in {"parent.exe", "parent.comm"}:
+                self.parents_asked.add(event)
+            if found.about == "process" and name.endswith("command_line"):
+                self.needs_command_lines = True
+        return found
 
     def _about_value(self, test: Test, found: Field) -> Check:
         if found.gate or (found.kind == "file" and test.op == "listed"):
             holds = self._of_event(test, found)
             return lambda seen: holds(seen.event)
         predicate = self._predicate(test, found)
-        if found.kind in {"text", "file"} and not test.cased and test.op != "re":
-            return _on_lowered(test.field, _of_observation(found), predicate)
+        if found.kind in {"text", "file"} and predicates.takes_folded(test):
+            return _on_folded(test.field, _of_observation(found), predicate)
         return _guarded(_of_observation(found), predicate)
 
     def _of_event(self, test: Test, found: Field) -> GateCheck:
@@ -238,24 +261,23 @@ class Compiler:
         if found.kind == "file" and test.op == "listed":
             return self._opens_listed(str(test.values[0]))
         predicate = self._predicate(test, found)
-        if found.kind == "text" and not test.cased and test.op != "re":
-            return _guarded(lambda event: _lowered(found.get(event)), predicate)
+        if found.kind == "text" and predicates.takes_folded(test):
+            return _guarded(lambda event: _folded(found.get(event)), predicate)
         return _guarded(found.get, predicate)
 
     def _same_as(self, test: Test, found: Field, event: EventType) -> Check:
-        other = field(event, str(test.values[0]))
-        if other is None:
-            return lambda _seen: False
-        one, two = _of_observation(found), _of_observation(other)
+        asked = (self.asks(event, str(name)) for name in test.values)
+        others = tuple(other for other in asked if other is not None)
         cased = test.cased
 
+        def comparable(value: Any) -> Any:
+            return fold(value) if isinstance(value, str) and not cased else value
+
         def holds(seen: Observation) -> bool:
-            left, right = one(seen), two(seen)
-            if left is None or right is None:
-                return False
-            if cased or not (isinstance(left, str) and isinstance(right, str)):
-                return bool(left == right)
-            return left.lower() == right.lower()
+            own = comparable(value_of(found, seen))
+            return own is not None and any(
+                own == comparable(value_of(other, seen)) for other in others
+            )
 
         return holds
 
@@ -312,8 +334,22 @@ class Compiler:
 
 
 def _fields(condition: Condition, event: EventType) -> list[Field]:
-    found = (field(event, test.field) for test in tests_of(condition))
+    found = (field(event, name) for test in tests_of(condition) for name in _names(test))
     return [each for each in found if each is not None]
+
+
+def _names(test: Test) -> tuple[str, ...]:
+    """The fields that a test asks for."""
+    return (test.field, *map(str, test.values)) if test.op == "same_as" else (test.field,)
+
+
+def _never_without(test: Test) -> bool:
+    """Whether a test never holds for an event that has no such field."""
+    return test.op != "exists" or test.values[0] is True
+
+
+def _last(condition: Condition, event: EventType) -> bool:
+    return any(each.last for each in _fields(condition, event))
 
 
 def _about(fields: list[Field]) -> About:
@@ -354,12 +390,12 @@ def _of_observation(found: Field) -> Callable[[Observation], Any]:
     return (lambda seen: get(seen.event)) if found.about == "event" else get
 
 
-def _lowered(value: str | None) -> str | None:
-    return None if value is None else value.lower()
+def _folded(value: str | None) -> str | None:
+    return None if value is None else fold(value)
 
 
-def _on_lowered(name: str, get: Callable[[Observation], str | None], predicate: Predicate) -> Check:
-    """Ask about a text in lower case, which is made once per event."""
+def _on_folded(name: str, get: Callable[[Observation], str | None], predicate: Predicate) -> Check:
+    """Ask about a text without regard to case, for which it is folded once per event."""
 
     def check(seen: Observation) -> bool:
         texts = seen.texts
@@ -368,7 +404,7 @@ def _on_lowered(name: str, get: Callable[[Observation], str | None], predicate: 
         if name in texts:
             value = texts[name]
         else:
-            value = texts[name] = _lowered(get(seen))
+            value = texts[name] = _folded(get(seen))
         return value is not None and predicate(value)
 
     return check
@@ -378,6 +414,26 @@ def _guarded(get: Callable[[Any], Any], predicate: Predicate) -> Callable[[Any],
     def check(subject: Any) -> bool:
         value = get(subject)
         return value is not None and predicate(value)
+
+    return check
+
+
+def _every(checks: tuple[Check, ...]) -> Check:
+    def check(seen: Observation) -> bool:
+        for each in checks:  # noqa: SIM110 - all() would make a generator each time
+            if not each(seen):
+                return False
+        return True
+
+    return check
+
+
+def _some(checks: tuple[Check, ...]) -> Check:
+    def check(seen: Observation) -> bool:
+        for each in checks:  # noqa: SIM110 - any() would make a generator each time
+            if each(seen):
+                return True
+        return False
 
     return check
 

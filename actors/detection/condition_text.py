@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from actors.detection.conditions import Condition, Not, RuleError, all_of, any_of
+from actors.detection.conditions import Condition, Not, RuleError, all_of, any_of, tests_of
 
 _TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z0-9_*-]+)|(?P<sign>[()]))")
 _TOKENS_MAX = 1000
 _DEPTH_MAX = 32
+_TESTS_MAX = 20_000
+"""Tests in a condition; ``all of them`` a hundred times is many."""
 _WORDS = ("and", "or", "not", "of", "them")
 
 
@@ -54,6 +56,8 @@ class _Reader:
         self.left = tokens
         self.used: set[str] = set()
         self._selections = selections
+        self._sizes = {name: len(tests_of(each)) for name, each in selections.items()}
+        self._size = 0
 
     def either(self, depth: int) -> Condition:
         found = [self._every(depth)]
@@ -83,21 +87,26 @@ class _Reader:
             return self._some(name, self._next())
         if name not in self._selections or name in _WORDS:
             raise RuleError(f"condition: there is no selection {name!r}")
-        self.used.add(name)
-        return self._selections[name]
+        return self._selection(name)
 
     def _some(self, quantity: str, pattern: str) -> Condition:
         pattern = "*" if pattern == "them" else pattern
         names = [name for name in self._selections if fnmatchcase(name, pattern)]
         if not names:
             raise RuleError(f"condition: no selection is called {pattern!r}")
-        self.used.update(names)
-        found = [self._selections[name] for name in names]
+        found = [self._selection(name) for name in names]
         if quantity in {"1", "any"}:
             return any_of(found)
         if quantity == "all":
             return all_of(found)
         raise RuleError(f"condition: {quantity!r} of: write 1, any or all")
+
+    def _selection(self, name: str) -> Condition:
+        self.used.add(name)
+        self._size += self._sizes[name]
+        if self._size > _TESTS_MAX:
+            raise RuleError(f"condition: has more than {_TESTS_MAX} tests")
+        return self._selections[name]
 
     def _take(self, token: str) -> bool:
         if self.left and self.left[0] == token:

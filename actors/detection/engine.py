@@ -15,7 +15,7 @@ import msgspec
 
 from actors.detection.alerts import Alert, event_text, rule_detail, sequence_detail
 from actors.detection.conditions import EVENT_TYPES
-from actors.detection.correlator import Completed, Correlator, Link
+from actors.detection.correlator import Chain, Completed, Correlator, Link
 from actors.detection.events import (
     AnyEvent,
     ConnectEvent,
@@ -32,8 +32,8 @@ from actors.detection.observation import Callers, HostState, Observation, Observ
 from actors.detection.plans import UNTIL, Hit, Plan, Plans
 from actors.detection.process_table import ProcessTable
 from actors.detection.processes import Process, TableStatistics
-from actors.detection.repeats import Repeats
-from actors.detection.rules import AnyRule, Sequence
+from actors.detection.repeats import Repeats, worth_telling
+from actors.detection.rules import AnyRule, Rule, Sequence
 from actors.detection.ruleset import RuleSet
 from actors.detection.scoring import (
     LINEAGE_DEPTH,
@@ -90,9 +90,12 @@ class Engine:
     Args:
         rules: What to look for; engines of many hosts may share it.
         hostname: Whose events these are, for exclusions.
+        every_repeat: Return an alert for every repeat in a lineage, not only for those that are
+            worth telling; all are counted.
     """
 
-    def __init__(self, rules: RuleSet, *, hostname: str = "") -> None:
+    def __init__(self, rules: RuleSet, *, hostname: str = "", every_repeat: bool = True) -> None:
+        self._every_repeat = every_repeat
         settings = rules.settings
         self.rules = rules
         self.table = ProcessTable(
@@ -126,7 +129,11 @@ class Engine:
         return self.process_batch((event,))
 
     def process_batch(
-        self, events: Iterable[AnyEvent], *, traced: list[Traced] | None = None
+        self,
+        events: Iterable[AnyEvent],
+        *,
+        traced: list[Traced] | None = None,
+        positions: list[int] | None = None,
     ) -> list[Alert]:
         """Take events in their order; return the alerts they raise, in order.
 
@@ -136,12 +143,13 @@ class Engine:
             events: Events.
             traced: Where to add the executions and connections, each with its process's
                 ancestry as it was at that event.
+            positions: Where to add, for each alert, which of the events decided it, from 0.
         """
         alerts: list[Alert] = []
         counts = self.counts
         handlers = self._handlers
         ancestry = self.table.ancestry
-        for event in events:
+        for position, event in enumerate(events):
             kind = type(event)
             counts[kind] += 1
             if event.time_ns >= self.newest_ns:
@@ -149,9 +157,10 @@ class Engine:
             else:
                 self.late += 1
             handlers[kind](event, alerts)
+            if positions is not None and len(alerts) > len(positions):
+                positions += [position] * (len(alerts) - len(positions))
             if traced is not None and (kind is ExecEvent or kind is ConnectEvent):
                 traced.append((event, ancestry((event.pid, event.start_ns))))  # type: ignore[arg-type] # by its kind
-        self.alerts += len(alerts)
         return alerts
 
     def score(self, identity: Identity, *, time_ns: int) -> Score | None:
@@ -253,14 +262,14 @@ class Engine:
         hits: list[Hit] = []
         for plan in plans:
             if plan.hit is not None:
-                if plan.holds(seen):
+                if plan.hit not in hits and plan.holds(seen):  # a step may have several conditions
                     hits.append(plan.hit)
                 continue
             rule = self.rules.rules[plan.rule]
             # A rule seen here before, perhaps by another of its matches, raises nothing.
             if sheet.has(rule.id) or rule.silent or not plan.holds(seen):
                 continue
-            alerts.append(self._raise(rule, rule_detail(rule.detail, seen), seen))
+            self._raise(rule, seen, alerts)
             sheet = seen.process.sheet or _NOTHING
         if hits:
             self._complete(hits, seen, alerts)
@@ -281,7 +290,7 @@ class Engine:
         for each in completed:
             sequence = self.rules.sequences[each.sequence]
             if not (seen.process.sheet or _NOTHING).has(sequence.id):
-                alerts.append(self._raise(sequence, sequence_detail(each.links), seen))
+                self._raise(sequence, seen, alerts, each.links)
 
     def _group(self, hit: Hit, link: Link, seen: Observation) -> list[Completed]:
         """Take a step of a sequence whose events share more than a lineage."""
@@ -312,7 +321,10 @@ class Engine:
             root = ancestor
         return root.identity
 
-    def _raise(self, matched: AnyRule, detail: str, seen: Observation) -> Alert:
+    def _raise(
+        self, matched: AnyRule, seen: Observation, alerts: list[Alert], links: Chain = ()
+    ) -> None:
+        """Count it on the process and in the lineage, and add its alert."""
         process, event = seen.process, seen.event
         if process.sheet is None:
             process.sheet = ScoreSheet()
@@ -324,8 +336,22 @@ class Engine:
             time_ns=event.time_ns,
             bonus=bonuses,
         )
-        score = self._score(process, event.time_ns)
+        self.alerts += 1
         root = self.root(process)
+        count = self.repeats.count((matched.id, root), event.time_ns)
+        if self._every_repeat or worth_telling(count):
+            alerts.append(self._alert(matched, seen, links, root, count))
+
+    def _alert(
+        self, matched: AnyRule, seen: Observation, links: Chain, root: Identity, count: int
+    ) -> Alert:
+        process, event = seen.process, seen.event
+        score = self._score(process, event.time_ns)
+        detail = (
+            rule_detail(matched.detail, seen)
+            if isinstance(matched, Rule)
+            else sequence_detail(links)
+        )
         return Alert(
             time_ns=event.time_ns,
             pid=event.pid,
@@ -350,7 +376,7 @@ class Engine:
             author=matched.author,
             references=matched.references,
             lineage=root,
-            count=self.repeats.count((matched.id, root), event.time_ns),
+            count=count,
             processes=tuple(map(_told, (*reversed(self.table.ancestors(process)), process))),
         )
 

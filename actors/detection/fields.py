@@ -1,9 +1,9 @@
 """The fields that conditions can name: for each type of event, where the value comes from.
 
-A field is about the *event* (nothing else is needed to read it), about the *program* (what runs,
-what launched it, what its parent runs: the answer is the same wherever these are the same, and can
-be remembered), or about the *process* (whatever is known). A *gate* is a field of the event that is
-cheap and few-valued: it is asked before anything is looked up.
+A field is about the *event* (nothing else is needed to read it), about the *program* (what runs and
+is told that it is called, what launched it, what its parent runs: the answer is the same wherever
+these are the same, and can be remembered), or about the *process* (whatever is known). A *gate* is
+a field of the event that is cheap and few-valued: it is asked before anything is looked up.
 
 Adding a field is one function and one line in a table at the end.
 """
@@ -71,7 +71,7 @@ def field(event: EventType, name: str) -> Field | None:
     if argument is not None and int(argument[1]) < _ARGUMENTS_MAX:
         return _argument(int(argument[1])) if event == "exec" else None
     if name not in NAMES:
-        raise RuleError(f"there is no field {name!r}; fields are {', '.join(sorted(NAMES))}")
+        raise RuleError(f"{name}: there is no such field; fields are {', '.join(sorted(NAMES))}")
     return None
 
 
@@ -128,10 +128,18 @@ def _user(uid: int) -> str | None:
 
 
 def _argument(number: int) -> Field:
+    if number == 0:
+        return Field("text", _argv0, about="program", searched=True)
+
     def get(event: ExecEvent) -> str | None:
         return event.argv[number] if number < len(event.argv) else None
 
     return Field("text", get, searched=True)
+
+
+def _argv0(seen: Observation) -> str | None:
+    event = seen.event
+    return event.argv[0] if isinstance(event, ExecEvent) and event.argv else None
 
 
 def access(flags: int) -> tuple[str, ...]:
@@ -152,6 +160,13 @@ def _obfuscated(seen: Observation) -> bool:
     found = find_obfuscation(seen.program, event.argv, inline_code=not itself)
     seen.note = found or ""
     return found is not None
+
+
+def _first_call(seen: Observation) -> bool:
+    """The same answer for every rule that asks about one event."""
+    if seen.first_call is None:
+        seen.first_call = seen.host.callers.is_first(seen.program.key)
+    return seen.first_call
 
 
 def _launcher(seen: Observation) -> Program | None:
@@ -187,6 +202,7 @@ _COMMON: dict[str, Field] = {
 _EXEC: dict[str, Field] = {
     **_COMMON,
     "command_line": Field("text", lambda event: command_line(event.argv) or None, searched=True),
+    "comm": Field("text", lambda seen: seen.program.comm or None, about="program"),
     "argv": Field("words", lambda event: event.argv, searched=True),
     "argc": Field("number", lambda event: len(event.argv)),
     "cwd": Field("text", lambda event: event.cwd or None, searched=True),
@@ -221,12 +237,7 @@ _CONNECT: dict[str, Field] = {
     "external": Field(
         "flag", lambda event: event.af != 1 and is_external(event.dest_ip), gate=True
     ),
-    "first_network_call": Field(
-        "flag",
-        lambda seen: seen.host.callers.is_first(seen.program.key),
-        about="process",
-        last=True,
-    ),
+    "first_network_call": Field("flag", _first_call, about="process", last=True),
 }
 
 _FIELDS: dict[EventType, dict[str, Field]] = {"exec": _EXEC, "open": _OPEN, "connect": _CONNECT}

@@ -4,11 +4,13 @@ A group is one sequence, one owner (a process, the root of a lineage, or the hos
 values. It remembers the events of its steps within the sequence's time span, by their own time, and
 completes when they suffice: all steps seen, in order where order is asked for, or one step often
 enough or with enough different values. A completed group begins anew.
+
+Only what can still count is remembered: nobody pushes one step out by doing more of another.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect
 from collections import OrderedDict
 from typing import TypeAlias
 
@@ -24,6 +26,10 @@ Key: TypeAlias = tuple[int, str, Values]
 EVENTS_MAX = 1000
 """Events that one group can remember."""
 _MAX_GROUPS = 4096
+_MAX_MEMBERS = 65_536
+"""Events remembered in all groups of a host."""
+_EXACT_MAX = 64
+"""Events of an ordered group up to which none is left out."""
 _TEXT_MAX = 256
 
 
@@ -47,6 +53,9 @@ class Groups:
             (each.window_secs or default_secs) * 1_000_000_000 for each in sequences
         )
         self.members: OrderedDict[Key, list[Member]] = OrderedDict()
+        self._total = 0
+        """Events in all of them."""
+        self._first_alike = tuple(_first_alike(each) for each in sequences)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -65,41 +74,93 @@ class Groups:
             value: Of the field that must differ, or "".
         """
         key = (sequence, owner, tuple(each[:_TEXT_MAX] for each in values))
-        members = self.members.setdefault(key, [])
-        self.members.move_to_end(key)
-        insort(members, Member(link, step, value[:_TEXT_MAX]))
+        members = self.members.pop(key, [])
+        self._total -= len(members)
+        alike = self._first_alike[sequence]
+        _take(
+            self._sequences[sequence], alike, members, Member(link, alike[step], value[:_TEXT_MAX])
+        )
         oldest_ns = members[-1].link.time_ns - self._span_ns[sequence]
         while members[0].link.time_ns < oldest_ns:
             del members[0]
-        done = _complete(self._sequences[sequence], members)
+        done = _complete(self._sequences[sequence], alike, members)
         if done:
-            del self.members[key]
-        elif len(members) > EVENTS_MAX:
+            return done
+        if len(members) > EVENTS_MAX:
             del members[0]
             self.cut += 1
-        if len(self.members) > _MAX_GROUPS:
-            self.members.popitem(last=False)
+        self.adopt(key, members)
+        return ()
+
+    def adopt(self, key: Key, members: list[Member]) -> None:
+        """Remember a group as the one used last."""
+        self.members[key] = members
+        self._total += len(members)
+        while len(self.members) > _MAX_GROUPS or self._total > _MAX_MEMBERS:
+            _, dropped = self.members.popitem(last=False)
+            self._total -= len(dropped)
             self.cut += 1
-        return done
 
     def end(self, sequence: int, *, owner: str) -> None:
         """Forget what an owner has begun of a sequence."""
         for key in [key for key in self.members if key[0] == sequence and key[1] == owner]:
-            del self.members[key]
+            self._total -= len(self.members.pop(key))
 
 
-def _complete(sequence: Sequence, members: list[Member]) -> Chain:
+def _first_alike(sequence: Sequence) -> tuple[int, ...]:
+    """For each step its own number; where order is not asked for, that of the first one like it."""
+    steps = list(sequence.steps)
+    return tuple(
+        number if sequence.ordered else steps.index(each) for number, each in enumerate(steps)
+    )
+
+
+def _take(
+    sequence: Sequence, alike: tuple[int, ...], members: list[Member], member: Member
+) -> None:
+    """Add an event to those of its group, in order, and leave out what cannot count any more."""
+    at = bisect(members, member)
+    if len(sequence.steps) == 1:
+        members.insert(at, member)
+        if sequence.distinct:
+            _keep_latest(members, [each.value == member.value for each in members], most=1)
+    elif not sequence.ordered:
+        if not at or members[at - 1] != member:  # else it is another step that is like this one
+            members.insert(at, member)
+            same = [each.step == member.step for each in members]
+            _keep_latest(members, same, most=alike.count(member.step))
+    else:
+        members.insert(at, member)
+        if len(members) > _EXACT_MAX:
+            _thin(members, at)
+
+
+def _keep_latest(members: list[Member], same: list[bool], *, most: int) -> None:
+    """Of those that are the same, keep the latest: they expire last."""
+    if sum(same) > most:
+        del members[same.index(True)]
+
+
+def _thin(members: list[Member], at: int) -> None:
+    """Around a place, leave out one that has the same step before and behind it."""
+    for middle in (at - 1, at, at + 1):
+        if 0 < middle < len(members) - 1:
+            before, each, behind = members[middle - 1 : middle + 2]
+            if before.step == each.step == behind.step:
+                del members[middle]
+                return
+
+
+def _complete(sequence: Sequence, alike: tuple[int, ...], members: list[Member]) -> Chain:
     """The events that suffice, in order of time; empty if they do not."""
     steps = len(sequence.steps)
     if steps == 1 and not sequence.distinct:
         return tuple(each.link for each in members) if len(members) >= sequence.count else ()
     if steps > 1 and sequence.ordered:
         return _in_order(steps, members)
-    first: dict[str | int, Member] = {
-        (each.value if sequence.distinct else each.step): each for each in reversed(members)
-    }
-    wanted = sequence.count if sequence.distinct else steps
-    return tuple(each.link for each in sorted(first.values())) if len(first) >= wanted else ()
+    # Each of them counts: `_take` has kept one of each value, and as many of a step as are alike.
+    wanted = sequence.count if sequence.distinct else len(alike)
+    return tuple(each.link for each in members) if len(members) >= wanted else ()
 
 
 def _in_order(steps: int, members: list[Member]) -> Chain:

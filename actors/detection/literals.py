@@ -18,7 +18,7 @@ class Literals:
     """Maps literals to the numbers of those who wait for them.
 
     Args:
-        waiting: the literals, in lower case, each with numbers.
+        waiting: the literals, folded, each with numbers.
         plain: search one by one even where pyahocorasick is installed.
     """
 
@@ -35,7 +35,7 @@ class Literals:
         return len(self._pairs)
 
     def find(self, text: str) -> set[int]:
-        """Return the numbers of all literals that are in a text; it must be in lower case."""
+        """Return the numbers of all literals that are in a text; it must be folded."""
         found: set[int] = set()
         if self._automaton is not None:
             for _, numbers in self._automaton.iter(text):

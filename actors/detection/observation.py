@@ -61,7 +61,9 @@ class Observation(msgspec.Struct, gc=False):
     note: str = ""
     """What a check found, for the alert's sentence."""
     texts: dict[str, str | None] | None = None
-    """Texts of fields that were asked for already, in lower case."""
+    """Texts of fields that were asked for already, folded."""
+    first_call: bool | None = None
+    """Whether the program was never seen on the network; None until it is asked."""
 
     @property
     def parent(self) -> Process | None:

@@ -16,10 +16,12 @@ import msgspec
 
 from actors.detection.compiler import Compiled, Compiler, GateCheck, every_literal
 from actors.detection.conditions import EventType
+from actors.detection.events import ExecEvent
 from actors.detection.fields import searched_text
 from actors.detection.literals import Literals
 from actors.detection.observation import Observation
 from actors.detection.programs import Program
+from actors.detection.text import fold
 
 _MAX_REMEMBERED = 4096
 UNTIL = -1
@@ -56,8 +58,8 @@ class _Entry(msgspec.Struct, frozen=True):
     """Those with literals, by number."""
 
 
-_Key: TypeAlias = tuple[int, Program, Program | None, Program | None]
-"""The groups that passed, and the programs: its own, its launcher's, its parent's."""
+_Key: TypeAlias = tuple[int, Program, Program | None, Program | None, str]
+"""The groups that passed; the programs: its own, its launcher's, its parent's; and argv[0]."""
 _NUMBER = attrgetter("number")
 
 
@@ -91,6 +93,8 @@ class Plans:
             if not all(plan.compiled.literals for plan in group)
         )
         self._remembered: dict[_Key, _Entry] = {}
+        # Known only now that the plans, made one by one above, are compiled.
+        self.needs_parents = event in compiler.parents_asked
 
     def __len__(self) -> int:
         return sum(len(group) for _, _, group in self._groups)
@@ -113,17 +117,23 @@ class Plans:
         """
         if not passed or passed & self._unanchored:
             return not passed
-        return not self._literals.find(searched_text(event).lower())
+        return not self._literals.find(fold(searched_text(event)))
 
     def of(self, passed: int, seen: Observation) -> Iterable[Plan]:
         """Return the plans left to try, in their order."""
-        key = (passed, seen.program, seen.launcher, seen.parent_program)
+        event = seen.event
+        argv0 = ""
+        if isinstance(event, ExecEvent) and event.argv:
+            argv0 = event.argv[0]
+            if fold(argv0) not in self._compiler.argv0_names:
+                argv0 = argv0 if self._compiler.argv0_matters else ""
+        key = (passed, seen.program, seen.launcher, seen.parent_program, argv0)
         entry = self._remembered.get(key)
         if entry is None:
             entry = self._learn(key, seen)
         if not entry.anchored:
             return entry.always
-        hits = self._literals.find(searched_text(seen.event).lower())
+        hits = self._literals.find(fold(searched_text(event)))
         if not hits:
             return entry.always
         anchored = entry.anchored
@@ -144,6 +154,7 @@ class Plans:
             and all(check(seen) for check in plan.compiled.program_checks)
             and (left := self._left_of(plan, seen)) is not None
         ]
+        plans.sort(key=_NUMBER)
         entry = _Entry(
             always=tuple(plan for plan in plans if not plan.compiled.literals),
             anchored={plan.number: plan for plan in plans if plan.compiled.literals},

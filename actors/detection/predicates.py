@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from actors.detection.conditions import Op, RuleError, Test, Value
+from actors.detection.text import fold
 
 Predicate: TypeAlias = Callable[[Any], bool]
 
@@ -22,11 +23,14 @@ _ORDER: dict[Op, Callable[[Any, Any], bool]] = {
     "gte": operator.ge,
 }
 _REGEX_BYTES_MAX = 8192
+_REGEX_STATES_MAX = 5000
+"""RE2 may take as many steps for each character: with 178,000 it took seconds for one command."""
+_ADDRESS_MAX = 64
 _REGEX_MEMORY_BYTES = 8 << 20
 
 
 def text_predicate(test: Test) -> Predicate:
-    """Return the predicate on one text; given in lower case unless the test is cased.
+    """Return the predicate on one text; given folded where `takes_folded` says so.
 
     Raises:
         RuleError: The operation or a value does not suit a text.
@@ -42,6 +46,11 @@ def text_predicate(test: Test) -> Predicate:
             compare = number_predicate(test)
             return lambda text: text.isdecimal() and len(text) < 20 and compare(int(text))
     raise RuleError(f"{test.field}: {test.op!r} does not suit a text")
+
+
+def takes_folded(test: Test) -> bool:
+    """Whether the predicate on a text is to be given it folded, as `text.fold` does it."""
+    return not test.cased and test.op != "re"  # RE2 has a way of its own to disregard case
 
 
 def number_predicate(test: Test) -> Predicate:
@@ -74,17 +83,17 @@ def flag_predicate(test: Test) -> Predicate:
 def words_predicate(test: Test) -> Predicate:
     """Return the predicate on several texts, any of which may fit."""
     holds = text_predicate(test)
-    if test.cased or test.op == "re":
+    if not takes_folded(test):
         return lambda words: any(map(holds, words))
-    return lambda words: any(holds(word.lower()) for word in words)
+    return lambda words: any(holds(fold(word)) for word in words)
 
 
 def literals(test: Test) -> tuple[str, ...]:
-    """Return pieces in lower case of which one is in every text the test holds for; maybe none."""
+    """Return folded pieces of which one is in every text the test holds for; maybe none."""
     if test.op in {"equals", "contains", "startswith", "endswith"}:
-        return tuple(str(value).lower() for value in test.values)
+        return tuple(fold(str(value)) for value in test.values)
     if test.op == "glob":
-        return tuple(max(_pieces(str(value)), key=len).lower() for value in test.values)
+        return tuple(fold(max(_pieces(str(value)), key=len)) for value in test.values)
     return ()
 
 
@@ -98,7 +107,7 @@ def check_regex(pattern: str) -> None:
 
 
 def _texts(test: Test) -> list[str]:
-    return [str(value) if test.cased else str(value).lower() for value in test.values]
+    return [str(value) if test.cased else fold(str(value)) for value in test.values]
 
 
 def _plain(op: Op, wanted: Sequence[str]) -> Predicate:
@@ -134,8 +143,7 @@ def _number(test: Test, value: Value) -> int:
 
 def _regex(test: Test) -> Predicate:
     if test.op == "glob":
-        case = "" if test.cased else "i"
-        patterns = [f"(?s{case})\\A(?:{_glob(str(value))})\\z" for value in test.values]
+        patterns = [f"(?s)\\A(?:{_glob(text)})\\z" for text in _texts(test)]
     else:
         patterns = [str(value) for value in test.values]
     searches = [_compile(pattern).search for pattern in patterns]
@@ -185,10 +193,13 @@ def _compile(pattern: str) -> Any:
     options.log_errors = False
     options.max_mem = _REGEX_MEMORY_BYTES
     try:
-        return re2.compile(pattern, options)
+        compiled = re2.compile(pattern, options)
     except re2.error as error:
         why = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
         raise RuleError(f"regular expression {pattern!r}: {why}") from error
+    if compiled.programsize > _REGEX_STATES_MAX:
+        raise RuleError(f"regular expression {pattern!r}: its repetitions make it too large")
+    return compiled
 
 
 def _cidr(test: Test) -> Predicate:
@@ -198,17 +209,19 @@ def _cidr(test: Test) -> Predicate:
         raise RuleError(f"{test.field}: {error}") from error
 
     def holds(text: str) -> bool:
-        address = _address(text)
-        return address is not None and any(address in network for network in networks)
+        # What is longer is no address, and must not fill the cache.
+        addresses = _addresses(text) if len(text) <= _ADDRESS_MAX else ()
+        return any(address in network for address in addresses for network in networks)
 
     return holds
 
 
 @lru_cache(maxsize=4096)
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _addresses(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
+    """The address that a text is, and the IPv4 address that it stands for; none if it is none."""
     try:
         parsed = ipaddress.ip_address(text)
     except ValueError:
-        return None
+        return ()
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return mapped or parsed
+    return (parsed,) if mapped is None else (parsed, mapped)

@@ -57,7 +57,8 @@ class ProcessTable:
         self._grace_ns = int(grace_secs * 1e9)
         self._programs = Programs() if programs is None else programs
         self._keep_command_lines = keep_command_lines
-        self._processes: dict[Identity, Process] = {}
+        # Ordered by its own list: the first key of a plain dict that has lost many is far to seek.
+        self._processes: OrderedDict[Identity, Process] = OrderedDict()
         self._by_pid: dict[int, Process] = {}
         self._children: dict[Identity, int] = {}
         self._exited: deque[Process] = deque()

@@ -15,8 +15,10 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
+from actors.detection.compiler import Compiler
 from actors.detection.condition_text import parse_condition
 from actors.detection.conditions import (
+    VALUES_MAX,
     AllOf,
     Condition,
     EventType,
@@ -27,6 +29,7 @@ from actors.detection.conditions import (
     Value,
     all_of,
     any_of,
+    tests_of,
 )
 from actors.detection.rules import (
     AnyRule,
@@ -41,10 +44,18 @@ from actors.detection.rules import (
     Status,
     Step,
 )
+from actors.detection.ruleset import RuleSet
+from actors.detection.settings import FilterSettings
+from actors.detection.text import fold
 
 SIZE_MAX_BYTES = 1 << 20
 _TESTS_MAX = 200
 _MANY_VALUED = ("argv", "program", "launcher", "access")
+_FILTERS = FilterSettings(correlator_max_events=10_000)
+"""Whose lists are there whatever is in them; how long a sequence may be is told later."""
+_DEEP_KEY = re.compile(r"(?:[\w\"'-]+[ \t]*\.[ \t]*){32}")
+"""tomllib takes time in the square of a key's parts."""
+_AS_KEY = r"""(?:^|[{{,\[.])[ \t]*["']?({})(?:\|[\w|]*)?["']?[ \t]*[\].=]"""
 _LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 _Table = TypeVar("_Table")
@@ -87,7 +98,7 @@ class ExclusionTable(Strict, kw_only=True):
 
     owner: _Text
     reason: _Text
-    expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
+    expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?\Z")] = ""
     match: dict[_Key, _Values]
 
 
@@ -117,7 +128,7 @@ class _Sequence(Strict, kw_only=True):
 
 class _File(Strict, kw_only=True):
     id: Id
-    title: _Text
+    title: Annotated[str, Meta(min_length=1, max_length=1000)]
     label: Annotated[str, Meta(min_length=1, max_length=200)] = ""
     description: _Text = ""
     author: Annotated[str, Meta(max_length=1000)] = ""
@@ -125,7 +136,7 @@ class _File(Strict, kw_only=True):
     level: Level = "medium"
     points: Annotated[int, Meta(ge=0, le=1000)] = 0
     techniques: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^T\d{4}(\.\d{3})?$")], ...], Meta(max_length=32)
+        tuple[Annotated[str, Meta(pattern=r"^T\d{4}(\.\d{3})?\Z")], ...], Meta(max_length=32)
     ] = ()
     status: Status = "active"
     detail: Annotated[str, Meta(max_length=500)] = ""
@@ -144,7 +155,13 @@ def parse_rule(raw: bytes, *, path: str) -> AnyRule:
     Raises:
         RuleFileError: It cannot be used.
     """
-    return parse_toml(raw, _File, _rule, path=path)
+    return parse_toml(raw, _File, _checked_rule, path=path)
+
+
+def _checked_rule(file: _File) -> AnyRule:
+    rule = _rule(file)
+    _check_compiles(rule)
+    return rule
 
 
 def parse_toml(
@@ -168,34 +185,69 @@ def parse_toml(
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise RuleFileError(path, line, "is not UTF-8") from error
+    if deep := _DEEP_KEY.search(text):
+        line = text.count("\n", 0, deep.start()) + 1
+        raise RuleFileError(path, line, "a key has too many parts")
     try:
         return make(msgspec.convert(tomllib.loads(text), model))
     except tomllib.TOMLDecodeError as error:
         where = _LINE.search(str(error))
-        raise RuleFileError(path, int(where[1]) if where else 0, str(error)) from error
+        line = int(where[1]) if where else text.count("\n") + 1
+        raise RuleFileError(path, line, str(error)) from error
     except RecursionError as error:
         raise RuleFileError(path, 0, "is nested too deeply") from error
     except msgspec.ValidationError as error:
         message, _, where_text = str(error).partition(" - at `$")
-        keys = re.findall(r"[A-Za-z_|.]+", where_text)
+        keys = re.findall(r"[A-Za-z_]+", where_text)
         unknown = re.search(r"unknown field `([^`]+)`", message)
         line = _line_of(text, [*keys, unknown[1]] if unknown else keys)
         key = where_text.strip("`").lstrip(".")
         raise RuleFileError(path, line, f"{key}: {message}" if key else message) from error
     except RuleError as error:
-        line = _line_of(text, re.findall(r"[\w.]+", str(error))[:1])
+        key = str(error).partition(": ")[0]
+        name = key.partition("|")[0]
+        line = _line_of(text, [key]) or _line_of(text, [name]) or _line_of(text, name.split("."))
         raise RuleFileError(path, line, str(error)) from error
+    except ValueError as error:  # a number with thousands of digits
+        raise RuleFileError(path, 0, f"cannot be read: {error}") from error
 
 
 def _line_of(text: str, keys: Iterable[str]) -> int:
-    """The line on which the last of these keys that is found stands; 0 for none."""
-    found = 0
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.lstrip(" [\"'")
-        for key in keys:
-            if stripped.startswith(key) and re.match(r"[\s\]\"'|.=]|$", stripped[len(key) :]):
-                found = number
-    return found
+    """The line on which the last of these keys stands, each sought behind the one before; or 0."""
+    position = 0
+    line = 0
+    for key in keys:
+        found = re.compile(_AS_KEY.format(re.escape(key)), re.MULTILINE).search(text, position)
+        if found is not None:
+            position = found.start(1)
+            line = text.count("\n", 0, position) + 1
+    return line
+
+
+def _check_compiles(rule: AnyRule) -> None:
+    """Refuse what the engine will refuse, with the key that is to blame where one test is."""
+    compiler = Compiler(_FILTERS)
+    steps = rule.steps if isinstance(rule, Sequence) else ()
+    until = rule.until if isinstance(rule, Sequence) else ()
+    own = rule.matches if isinstance(rule, Rule) else ()
+    matches = [*own, *until, *(match for step in steps for match in step.matches)]
+    unless = [
+        Match(event, each.when)
+        for event in {match.event for match in matches}
+        for each in rule.exclusions
+    ]
+    for match in (*matches, *unless):
+        for test in tests_of(match.when):
+            try:
+                compiler.check(test, match.event)
+            except RuleError as error:
+                key = test.field if test.op == "equals" else f"{test.field}|{test.op}"
+                raise RuleError(f"{key}: {str(error).removeprefix(f'{test.field}: ')}") from error
+    try:
+        RuleSet(_FILTERS, [rule])
+    except RuleError as error:
+        what = "sequence" if isinstance(rule, Sequence) else "condition"
+        raise RuleError(f"{what}: {str(error).removeprefix(f'{rule.id}: ')}") from error
 
 
 def _rule(file: _File) -> AnyRule:
@@ -269,7 +321,7 @@ def _condition(text: str, selections: _Selections) -> Condition:
     made = {name: _selection(each) for name, each in selections.items()}
     if not text and len(made) > 1:
         raise RuleError("condition: say how the selections go together")
-    condition = parse_condition(text or next(iter(made)), made)
+    condition = parse_condition(text, made) if text else next(iter(made.values()))
     _refuse_impossible(condition)
     return condition
 
@@ -294,6 +346,8 @@ def _test(key: str, values: _Values) -> Condition:
     many = tuple(values) if isinstance(values, list) else (values,)
     if not many:
         raise RuleError(f"{key}: an empty list matches nothing")
+    if len(many) > VALUES_MAX:
+        raise RuleError(f"{key}: has more than {VALUES_MAX} values")
     ops = [each for each in modifiers if each in _OPS]
     other = set(modifiers) - set(ops) - {"all", "cased"}
     if len(ops) > 1 or other:
@@ -317,7 +371,7 @@ def _refuse_impossible(condition: Condition) -> None:
             raise RuleError(f"condition: can never hold: asks for {what} and its opposite")
         if not isinstance(term, Test) or term.op != "equals" or term.field in _MANY_VALUED:
             continue
-        values = {each.lower() if isinstance(each, str) else each for each in term.values}
+        values: set[Value] = {fold(str(each)) for each in term.values}
         both = wanted.setdefault(term.field, values) & values
         if not both:
             raise RuleError(f"{term.field}: can never be all that the condition wants at once")

@@ -18,7 +18,8 @@ Level: TypeAlias = Literal["informational", "low", "medium", "high", "critical"]
 Status: TypeAlias = Literal["active", "disabled"]
 Scope: TypeAlias = Literal["process", "lineage", "host"]
 
-Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+WINDOW_MAX_SECS = 366 * 86_400
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")]
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -97,11 +98,11 @@ class Sequence(Described, frozen=True, kw_only=True, tag="sequence", omit_defaul
     scope: Scope = "lineage"
     """Whose events belong together."""
     ordered: bool = True
-    count: int = 1
+    count: Annotated[int, Meta(ge=1)] = 1
     """How often the step must be seen; more than 1 only for a sequence of one step."""
     distinct: str = ""
     """A field: the step must be seen with ``count`` different values of it."""
-    window_secs: int | None = None
+    window_secs: Annotated[int, Meta(ge=1, le=WINDOW_MAX_SECS)] | None = None
     """Seconds from the first step to the last; None for ``correlator_max_age_secs``."""
     until: tuple[Match, ...] = ()
     """An event that ends whatever was begun."""

@@ -43,14 +43,15 @@ class RuleSet:
         self.settings = settings
         self.rules = tuple(each for each in everything if isinstance(each, Rule))
         self.sequences = tuple(each for each in everything if isinstance(each, Sequence))
-        for sequence in self.sequences:
-            _check_sequence(sequence, most=settings.correlator_max_events)
         self.grouped = frozenset(
             index for index, each in enumerate(self.sequences) if not _is_plain(each)
         )
         """The sequences that `groups.py` follows."""
         self.programs = Programs()
         self._compiler = Compiler(settings)
+        for sequence in self.sequences:
+            _check_sequence(sequence, most=settings.correlator_max_events)
+            self._note_shared(sequence)
         self.ignored = self._compiler.names("ignored_comms")
         self.launchers = self._compiler.names("safe_shell_launchers")
         self.plans: dict[EventType, Plans] = {}
@@ -98,12 +99,20 @@ class RuleSet:
             if match.event != event:
                 continue
             try:
-                tests_of(match.when)  # refuses what is nested too deeply
-                compiled = self._compiler.compile(_with(match.when, unless), event)
+                when = _with(match.when, unless)
+                tests_of(when)  # refuses what is nested too deeply
+                compiled = self._compiler.compile(when, event)
             except RuleError as error:
                 raise RuleError(f"{rule.id}: {error}") from error
             if compiled is not None:
                 yield compiled
+
+    def _note_shared(self, sequence: Sequence) -> None:
+        """Have engines remember what groups the events of a sequence."""
+        for step in sequence.steps:
+            for match in step.matches:
+                for name in (*step.by, *([sequence.distinct] if sequence.distinct else ())):
+                    self._compiler.asks(match.event, name)
 
 
 def _is_plain(sequence: Sequence) -> bool:

@@ -113,7 +113,7 @@ def take(engine: Engine) -> bytes:
     )
 
 
-def restore(rules: RuleSet, raw: bytes, *, hostname: str = "") -> Engine:
+def restore(rules: RuleSet, raw: bytes, *, hostname: str = "", every_repeat: bool = True) -> Engine:
     """Return an engine that goes on where a snapshot was taken, perhaps with other rules.
 
     Raises:
@@ -125,7 +125,7 @@ def restore(rules: RuleSet, raw: bytes, *, hostname: str = "") -> Engine:
         raise SnapshotError(f"not a snapshot: {error}") from error
     if saved.version != VERSION:
         raise SnapshotError(f"snapshot of version {saved.version}; this is {VERSION}")
-    engine = Engine(rules, hostname=hostname)
+    engine = Engine(rules, hostname=hostname, every_repeat=every_repeat)
     engine.table.adopt(saved.table)
     same = {
         each.id: index
@@ -136,7 +136,7 @@ def restore(rules: RuleSet, raw: bytes, *, hostname: str = "") -> Engine:
     for group in saved.groups:
         if group.sequence in same:
             key = (same[group.sequence], group.owner, group.values)
-            engine.groups.members[key] = list(group.members)
+            engine.groups.adopt(key, list(group.members))
     engine.groups.cut = saved.groups_cut
     engine.rarity.counts.update({(parent, child): n for parent, child, n in saved.pairs})
     engine.rarity.dropped = saved.pairs_dropped

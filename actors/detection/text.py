@@ -1,6 +1,15 @@
-"""Text that a watched process wrote, made fit for people to read."""
+"""Text that a watched process wrote: made fit for people to read, and for comparing."""
 
 from __future__ import annotations
+
+
+def fold(text: str) -> str:
+    """Return ``text`` as it is compared without regard to case.
+
+    Character by character, so that a part of a text folded is a part of the folded text: what
+    `str.lower` does to a sigma depends on where in a word it stands.
+    """
+    return text.lower().replace("\u03c2", "\u03c3")
 
 
 def printable(text: str, *, limit: int = 512) -> str:

@@ -15,7 +15,6 @@ from actors.alerting import Firsts, Origin, alert_message
 from actors.detection import snapshots
 from actors.detection.engine import Engine
 from actors.detection.events import AnyEvent, Identity
-from actors.detection.repeats import worth_telling
 from actors.detection.ruleset import RuleSet
 from transport import messages
 from transport.messages import Alert, CanonicalBatch, Gap, Host
@@ -59,11 +58,11 @@ class HostEngine:
         self._gaps: deque[Gap] = deque(maxlen=_GAPS_MAX)
         self._next_seqs: dict[str, int] = {}
         if snapshot is None:
-            self._engine = Engine(rules(), hostname=host.hostname)
+            self._engine = Engine(rules(), hostname=host.hostname, every_repeat=False)
             self._firsts = Firsts()
         else:
             saved = _decode(snapshot)
-            self._engine = snapshots.restore(rules(), saved.engine, hostname=host.hostname)
+            self._engine = self._restored(saved.engine)
             self._firsts = Firsts(saved.firsts)
             self._gaps.extend(saved.gaps)
             self._next_seqs = dict(saved.next_seqs)
@@ -72,25 +71,24 @@ class HostEngine:
         """The alerts of a batch that are worth telling."""
         rules = self._rules()
         if self._engine.rules is not rules:
-            hostname = self._origin.host.hostname
-            taken = snapshots.take(self._engine)
-            self._engine = snapshots.restore(rules, taken, hostname=hostname)
+            self._engine = self._restored(snapshots.take(self._engine))
         self._note_gaps(batch)
         events: list[AnyEvent] = list(batch.events)
-        found = [each for each in self._engine.process_batch(events) if worth_telling(each.count)]
+        positions: list[int] = []
+        found = self._engine.process_batch(events, positions=positions)
         if not found:
             return []
-        ids = _ids(batch)
+        seqs = batch.sequence_numbers()
         return [
             alert_message(
                 alert,
                 self._origin,
                 self._firsts,
                 epoch=batch.epoch,
-                event_id=ids.get((alert.time_ns, alert.pid, alert.start_ns, alert.event), ""),
+                event_id=messages.event_id(batch.epoch, seqs[position]),
                 evidence=self._evidence(alert.time_ns),
             )
-            for alert in found
+            for alert, position in zip(found, positions, strict=True)
         ]
 
     def snapshot(self) -> bytes:
@@ -103,6 +101,10 @@ class HostEngine:
                 self._next_seqs,
             )
         )
+
+    def _restored(self, taken: bytes) -> Engine:
+        hostname = self._origin.host.hostname
+        return snapshots.restore(self._rules(), taken, hostname=hostname, every_repeat=False)
 
     def _note_gaps(self, batch: CanonicalBatch) -> None:
         """Take note of what the agent says is missing, and of what has not come."""
@@ -128,13 +130,3 @@ class HostEngine:
             gap for gap in self._gaps if gap.to_unix_ms > begin_ms and gap.from_unix_ms <= end_ms
         ]
         return found or "complete"
-
-
-def _ids(batch: CanonicalBatch) -> dict[tuple[int, int, int, str], str]:
-    """The id of each event, by what an alert says of its event."""
-    return {
-        (event.time_ns, event.pid, event.start_ns, str(event.__struct_config__.tag)): (
-            messages.event_id(batch.epoch, seq)
-        )
-        for seq, event in zip(batch.sequence_numbers(), batch.events, strict=True)
-    }

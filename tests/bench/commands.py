@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
-from actors.detection.events import ExecEvent
+from actors.detection.events import ExecEvent, SeedEvent
 
 _TEMPLATES = (
     *("/usr/bin/dash|sh -c cd /srv/app{n} && ./run --id {n}", "/usr/bin/bash|bash /opt/job{n}.sh"),
@@ -30,6 +31,41 @@ _TEMPLATES = (
 )
 
 
+PARENT_START_NS = 10**9
+PARENTS = range(900, 950)
+
+
+def parents() -> list[SeedEvent]:
+    """Return the shells and services that start them, each of a session of its own."""
+    common: dict[str, Any] = {"time_ns": 2 * PARENT_START_NS, "uid": 1000, "system_exe": True}
+    sshd = SeedEvent(
+        **common,
+        pid=800,
+        start_ns=PARENT_START_NS // 2,
+        ppid=1,
+        parent_start_ns=0,
+        comm="sshd",
+        exe="/usr/sbin/sshd",
+        argv=("sshd",),
+    )
+    return [
+        sshd,
+        *(
+            SeedEvent(
+                **common,
+                pid=pid,
+                start_ns=PARENT_START_NS,
+                ppid=800,
+                parent_start_ns=PARENT_START_NS // 2,
+                comm="bash",
+                exe="/usr/bin/bash",
+                argv=("-bash",),
+            )
+            for pid in PARENTS
+        ),
+    ]
+
+
 def executions(count: int, *, seed: int = 1, first_ns: int = 10**12) -> list[ExecEvent]:
     """Return so many executions, a millisecond apart, the same for the same seed."""
     chance = random.Random(seed)
@@ -44,8 +80,8 @@ def executions(count: int, *, seed: int = 1, first_ns: int = 10**12) -> list[Exe
                 time_ns=time_ns,
                 pid=1000 + index % 30_000,
                 start_ns=time_ns // 10_000_000 * 10_000_000,
-                ppid=900 + index % 50,
-                parent_start_ns=10**9,
+                ppid=PARENTS[index % len(PARENTS)],
+                parent_start_ns=PARENT_START_NS,
                 uid=1000,
                 login_uid=4_294_967_295,
                 cgroup_id=77,

@@ -70,7 +70,9 @@ def batch_of(
     number: int, agent: str = "web-1", *, boot: str = "boot", **changes: Any
 ) -> CanonicalBatch:
     """Batch ``number`` of an agent, as ingest publishes it."""
-    made = a_batch(number, first=number * EVENTS, count=EVENTS, agent_id=agent, **changes)
+    epoch = hashlib.sha256(agent.encode()).hexdigest()[:16]
+    changes |= {"agent_id": agent, "epoch": epoch, "batch_id": f"{epoch}-{number}"}
+    made = a_batch(number, first=number * EVENTS, count=EVENTS, **changes)
     host = msgspec.structs.replace(HOST, boot_id=boot)
     values = {name: getattr(made, name) for name in made.__struct_fields__} | {"host": host}
     return CanonicalBatch(**values, received_at_unix_ms=5)
