@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -18,6 +18,9 @@ EVENTS = 5
 POISON = "poison"
 """A counter of this name makes the engine fail, after half of its work."""
 
+POISON_EVENT = "poison-event"
+"""A counter of this name makes it fail over the batch's second event alone."""
+
 UNMAKEABLE = "unmakeable"
 """A boot of which no engine can be made."""
 
@@ -25,16 +28,18 @@ UNMAKEABLE = "unmakeable"
 class Chain(msgspec.Struct):
     """Implements `Detection`: an alert for each batch says how many there were, and which."""
 
-    poisoned: ClassVar[tuple[tuple[int, str], ...]] = ()
     boot_id: str
     count: int = 0
     digest: str = ""
+    poisoned: tuple[tuple[int, str], ...] = ()
 
     def process(self, batch: CanonicalBatch) -> list[Alert]:
         self.count += 1
         self.digest = hashlib.sha256(f"{self.digest}/{batch.batch_id}".encode()).hexdigest()[:12]
         if POISON in batch.counters.probes:
             raise RuntimeError("this one is bad")
+        bad = POISON_EVENT in batch.counters.probes
+        self.poisoned = ((batch.first_seq + 1, "this event is bad"),) if bad else ()
         return [_alert(batch, self)]
 
     def snapshot(self) -> bytes:

@@ -23,6 +23,7 @@ from tests.broker.kit import connected, until
 from tests.services.detection.cast import (
     EVENTS,
     POISON,
+    POISON_EVENT,
     UNMAKEABLE,
     batch_of,
     expected,
@@ -210,6 +211,21 @@ async def test_a_bad_message_goes_to_the_invalid_lane_and_the_worker_lives(
         assert sorted(each.reason for each in records) == ["engine_failed", "invalid", "invalid"]
         assert {each.agent_id for each in records} == {"web-1"}
         assert hand.counts.invalid == 3
+
+
+async def test_a_bad_event_goes_to_the_invalid_lane_alone(nats_server: EmbeddedServer) -> None:
+    bad = batch_of(1, counters=Counters(probes={POISON_EVENT: ProbeCounts()}))
+    async with a_broker(nats_server) as session:
+        hand = Hand(session, MemoryState())
+        async with hand.working():
+            await publish(session, mail(batch_of(0), bad, batch_of(2)))
+            found = await alerts(session, 3)
+            (raw,) = await read(session, INVALID_WRITER, 1)
+        record = msgspec.json.decode(raw, type=Invalid)
+        assert list(map(len, found.values())) == [3]
+        assert (record.reason, record.detail) == ("engine_failed", "this event is bad")
+        assert record.payload == encode(bad.events[1]).decode()
+        assert (hand.counts.poisoned, hand.counts.invalid) == (1, 0)
 
 
 async def test_an_agent_of_which_no_engine_can_be_made_does_not_end_the_worker(
