@@ -16,7 +16,7 @@ older one could still complete, it completes too; nobody can push it out by doin
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 import msgspec
@@ -29,7 +29,6 @@ from actors.detection.rules import Sequence
 from actors.detection.settings import FilterSettings
 
 _DEPTH = 16
-_MAX_TEXT = 128
 
 
 class Link(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -79,6 +78,12 @@ class Correlator:
         self._window_ns = tuple(
             (s.window_secs or settings.correlator_max_age_secs) * 1_000_000_000 for s in sequences
         )
+        self._following = frozenset(
+            (index, step)
+            for index, each in enumerate(sequences)
+            for step in range(1, len(each.steps))
+        )
+        """Steps that need one before."""
         self._longest_ns = max(self._window_ns, default=0)
         self.windows: OrderedDict[Identity, Window] = OrderedDict()
         self.newest_ns = 0
@@ -87,7 +92,7 @@ class Correlator:
         return len(self.windows)
 
     def advance(
-        self, hits: Iterable[Hit], process: Process, *, time_ns: int, type_: str, text: str
+        self, hits: Collection[Hit], process: Process, time_ns: int, link_of: Callable[[], Link]
     ) -> list[Completed]:
         """Take the steps that one event makes; return what it completes, each sequence once.
 
@@ -96,18 +101,19 @@ class Correlator:
                 that no event is two steps of one match.
             process: Who did it.
             time_ns: The event's own time.
-            type_: The event's type, for the alert's sentence.
-            text: What it was about, for the alert's sentence.
+            link_of: Makes the event's link, which most events do not need.
         """
         self.newest_ns = max(self.newest_ns, time_ns)
         self._expire()
-        link = Link(time_ns, process.identity[0], type_, text[:_MAX_TEXT])
         lineage = [process, *self._table.ancestors(process, depth=_DEPTH)]
         windows = [
             (owner.identity, window)
             for owner in lineage
             if (window := self.windows.get(owner.identity)) is not None
         ]
+        if not windows and self._following.issuperset(hits):
+            return []  # later steps, and nothing has begun: so it is with most executions
+        link = link_of()
         completed = []
         for sequence, step in hits:
             if self._sequences[sequence].count > 1:

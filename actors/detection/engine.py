@@ -284,14 +284,13 @@ class Engine:
 
     def _complete(self, hits: list[Hit], seen: Observation, alerts: list[Alert]) -> None:
         """Take the steps an event makes; raise what it completes."""
-        type_, text = _TYPES[type(seen.event)], event_text(seen.event)
         grouped = self.rules.grouped
         plain = hits if not grouped else [hit for hit in hits if hit[0] not in grouped]
         completed = self.correlator.advance(
-            plain, seen.process, time_ns=seen.event.time_ns, type_=type_, text=text
+            plain, seen.process, seen.event.time_ns, lambda: _link(seen.event)
         )
         if len(plain) < len(hits):
-            link = Link(seen.event.time_ns, seen.event.pid, type_, text[:_MAX_TEXT])
+            link = _link(seen.event)
             for hit in hits:
                 if hit[0] in grouped:
                     completed += self._group(hit, link, seen)
@@ -403,6 +402,10 @@ class Engine:
             or not program.exe
             or self.rules.launchers.trusts(program)
         )
+
+
+def _link(event: ObservedEvent) -> Link:
+    return Link(event.time_ns, event.pid, _TYPES[type(event)], event_text(event)[:_MAX_TEXT])
 
 
 def _told(process: Process) -> LineageProcess:

@@ -58,7 +58,7 @@ class _Entry(msgspec.Struct, frozen=True):
     """Those with literals, by number."""
 
 
-_Key: TypeAlias = tuple[int, Program, Program | None, Program | None, str]
+_Key: TypeAlias = tuple[int, Program, Program | None, Program | None, str | None]
 """The groups that passed; the programs: its own, its launcher's, its parent's; and argv[0]."""
 _NUMBER = attrgetter("number")
 
@@ -122,11 +122,11 @@ class Plans:
     def of(self, passed: int, seen: Observation) -> Iterable[Plan]:
         """Return the plans left to try, in their order."""
         event = seen.event
-        argv0 = ""
+        argv0: str | None = None
         if isinstance(event, ExecEvent) and event.argv:
             argv0 = event.argv[0]
             if fold(argv0) not in self._compiler.argv0_names:
-                argv0 = argv0 if self._compiler.argv0_matters else ""
+                argv0 = argv0 if self._compiler.argv0_matters else ""  # like any other
         key = (passed, seen.program, seen.launcher, seen.parent_program, argv0)
         entry = self._remembered.get(key)
         if entry is None:
