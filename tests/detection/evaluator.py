@@ -77,7 +77,7 @@ def _fits(test: Test, value: Any, wanted: Any, facts: Facts) -> bool:
     if test.op == "cidr":
         return value in ADDRESSES and ip_address(value) in ip_network(str(wanted))
     if test.op == "re":
-        return re.search(str(wanted), value, 0 if test.cased else re.IGNORECASE) is not None
+        return re.search(str(wanted), value) is not None  # its case is its own to say
     if isinstance(value, int):
         value, wanted = str(int(value)), str(int(wanted))
     text, wanted = (value, str(wanted)) if test.cased else (fold(value), fold(str(wanted)))
