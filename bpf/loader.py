@@ -1,7 +1,8 @@
 """The loader: a child process that attaches the probes, hands over the descriptors and exits.
 
 Where an earlier agent of the same name and version has left its probes pinned and running, it takes
-those up; else it compiles and loads them, and pins them if it can. It runs under the Python that
+those up; else it loads them, compiled by an earlier start (`bpf.cache`) or afresh, and pins them if
+it can. It runs under the Python that
 has the distribution's bcc, which need not be the agent's, and is the only process of Lavender that
 needs the privilege to load programs. The probes live on as long as the agent holds the descriptors
 or their pins are there.
@@ -24,14 +25,16 @@ import platform
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # run by path, so that no PYTHONPATH reaches the privileged child
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bpf import pins, source, syscalls
+from bpf import cache, pins, source, syscalls
 from bpf.btf import read_offsets
+from bpf.cache import CacheError, Probes
 from bpf.errors import BpfError, LoadError, PinsError, UnsupportedKernel
 
 TRACEFS = Path("/sys/kernel/tracing")
@@ -73,14 +76,33 @@ def check_machine() -> None:
             )
 
 
-def compile_probes() -> Any:
-    """Compile and verify all probes; the bcc object that holds them. Nothing is attached.
+def load_probes() -> Probes:
+    """Load all probes, as the last start has compiled them or afresh. Nothing is attached.
 
     Raises:
         UnsupportedKernel: the kernel lacks something; named.
         LoadError: the compiler or the verifier refused.
     """
     check_machine()
+    try:
+        name = cache.key(cpu_count=possible_cpus())
+        return cache.load(name)
+    except OSError:  # no types: compiling says what that means
+        return compile_probes()[0]
+    except CacheError:
+        probes, code = compile_probes()
+        with contextlib.suppress(OSError, CacheError):  # the next start takes longer, that is all
+            cache.save(name, probes.maps, code)
+        return probes
+
+
+def compile_probes() -> tuple[Probes, dict[str, bytes]]:
+    """Compile and verify all probes; they, and the instructions of each.
+
+    Raises:
+        UnsupportedKernel: the kernel lacks something; named.
+        LoadError: the compiler or the verifier refused.
+    """
     offsets = read_offsets(source.FIELDS)
     os.environ["BCC_KERNEL_SOURCE"] = str(source.BPF_FOLDER)
     from bcc import BPF  # noqa: PLC0415 - dear to import, and of use only once the machine is fit
@@ -95,7 +117,36 @@ def compile_probes() -> Any:
         _verify(program)
     except Exception as error:  # bcc raises bare Exception for everything
         raise LoadError(f"the probes could not be loaded: {error}") from error
-    return program
+    functions = set(source.ATTACHMENTS.values())
+    descriptors = {name: program.funcs[name.encode()].fd for name in functions}
+    return Probes(_maps_of(program), descriptors, program), _code_of(program, functions)
+
+
+def _maps_of(program: Any) -> dict[str, int]:
+    """Every map of a bcc program, those for the probes' own use too."""
+    from bcc.libbcc import lib  # noqa: PLC0415 - as bcc itself
+
+    module = ctypes.c_void_p(program.module)
+    lib.bpf_table_name.restype = ctypes.c_char_p  # bcc's Python does not call it
+    numbers = map(ctypes.c_size_t, range(lib.bpf_num_tables(module)))
+    return {
+        lib.bpf_table_name(module, number).decode(): lib.bpf_table_fd_id(module, number)
+        for number in numbers
+    }
+
+
+def _code_of(program: Any, functions: Iterable[str]) -> dict[str, bytes]:
+    """The instructions of functions of a bcc program, as they were given to the kernel."""
+    from bcc.libbcc import lib  # noqa: PLC0415 - as bcc itself
+
+    module = program.module
+    return {
+        name: ctypes.string_at(
+            lib.bpf_function_start(module, name.encode()),
+            lib.bpf_function_size(module, name.encode()),
+        )
+        for name in functions
+    }
 
 
 def _verify(program: Any) -> None:
@@ -118,15 +169,15 @@ def _verify(program: Any) -> None:
         raise failures[0]
 
 
-def attach(program: Any) -> dict[str, int]:
+def attach(probes: Probes) -> dict[str, int]:
     """Attach every program to its tracepoints; all descriptors the agent holds, by name.
 
     Raises:
         LoadError: a tracepoint cannot be attached to.
     """
-    held = {name: int(program[name].map_fd) for name in source.MAPS}
+    held = {name: probes.maps[name] for name in source.MAPS}
     for tracepoint, function in source.ATTACHMENTS.items():
-        descriptor = program.funcs[function.encode()].fd
+        descriptor = probes.functions[function]
         try:
             if source.is_raw(function):
                 link = syscalls.open_raw_tracepoint(tracepoint.split("/")[1], descriptor)
@@ -146,13 +197,13 @@ Answer = tuple[dict[str, Any], dict[str, int]]
 """The message and the descriptors that go with it, by name."""
 
 
-def fulfil(order: dict[str, Any], bpffs: int | None, program: Any) -> Answer:
+def fulfil(order: dict[str, Any], bpffs: int | None, probes: Probes | None) -> Answer:
     """Take up or load the probes, and see to their pins.
 
     Args:
         order: the agent's.
         bpffs: descriptor of its root; None where there is none.
-        program: compiled already, or None.
+        probes: loaded already, or None.
 
     Raises:
         BpfError: as it says; the agent removes what may be pinned then.
@@ -167,7 +218,7 @@ def fulfil(order: dict[str, Any], bpffs: int | None, program: Any) -> Answer:
             why = str(error)
     if folder is None:
         message.update(gap="no bpffs", detail=why)
-        return message, attach(compile_probes() if program is None else program)
+        return message, attach(probes or load_probes())
     message["others"] = folder.others()
     try:
         held, message["load_id"] = folder.take_up(digest)
@@ -176,7 +227,7 @@ def fulfil(order: dict[str, Any], bpffs: int | None, program: Any) -> Answer:
     else:
         folder.give_to(*order["owner"])
         return message, {**held, pins.FOLDER: folder.descriptor}
-    held = attach(compile_probes() if program is None else program)
+    held = attach(probes or load_probes())
     try:
         folder.fill(held, digest=digest, load_id=message["load_id"])
     except OSError as error:
@@ -196,10 +247,10 @@ def _receive_order(channel: socket.socket) -> tuple[dict[str, Any] | None, int |
 def main() -> None:
     """Compile, wait for the order, fulfil it, exit."""
     channel = socket.socket(fileno=int(sys.argv[1]))
-    program, failure = None, None
+    probes, failure = None, None
     try:
         if not pins.any_left():
-            program = compile_probes()
+            probes = load_probes()
     except BpfError as error:
         failure = error
     order, bpffs = _receive_order(channel)
@@ -208,7 +259,7 @@ def main() -> None:
     try:
         if failure is not None:
             raise failure
-        message, held = fulfil(order, bpffs, program)
+        message, held = fulfil(order, bpffs, probes)
     except BpfError as error:
         answer = {"error": str(error), "kind": type(error).__name__}
         channel.sendall(json.dumps(answer).encode())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 _SYS_BPF = 321  # x86-64
 _SYS_PERF_EVENT_OPEN = 298
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 6, 7
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 5, 6, 7
 _OBJ_GET_INFO, _RAW_TRACEPOINT_OPEN, _MAP_FREEZE, _LINK_CREATE = 15, 17, 22, 28
 _ATTACH_PERF_EVENT = 41
 _ATTRIBUTE_BYTES = 128
@@ -23,6 +23,9 @@ _INFO_BYTES = 256
 _PERF_TYPE_TRACEPOINT = 2
 _PERF_ATTRIBUTE_BYTES = 112
 _PERF_FLAG_CLOEXEC = 8
+
+_PROG_TYPE_TRACEPOINT, _PROG_TYPE_RAW_TRACEPOINT = 5, 17
+_NAME_BYTES = 15
 
 MAP_TYPE_ARRAY = 2
 MAP_TYPE_RINGBUF = 27
@@ -98,6 +101,34 @@ def sealed_map(name: str, value: bytes) -> int:
     return made
 
 
+def create_map(info: MapInfo, name: str) -> int:
+    """A map of this shape; its id is the kernel's to give."""
+    # type, key, value, entries, flags, inner map, NUMA node, name
+    shape = (info.kind, info.key_size, info.value_size, info.max_entries, info.flags, 0, 0)
+    return _bpf(_MAP_CREATE, struct.pack("<7I16s", *shape, name.encode()[:_NAME_BYTES]))
+
+
+def load_program(code: bytes, *, name: str, raw: bool, license_text: str) -> int:
+    """Have the kernel verify a program; its descriptor.
+
+    Args:
+        code: instructions.
+        name: for people; the kernel keeps 15 bytes of it.
+        raw: for a raw tracepoint, not for a tracepoint.
+        license_text: what it may call depends on it.
+    """
+    instructions = _buffer(code)
+    text = ctypes.create_string_buffer(license_text.encode())
+    kind = _PROG_TYPE_RAW_TRACEPOINT if raw else _PROG_TYPE_TRACEPOINT
+    # type, instructions, where, license, log level, size and place, kernel version, flags, name
+    attribute = struct.pack(
+        "<IIQQIIQII16s",
+        *(kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(text)),
+        *(0, 0, 0, 0, 0, name.encode()[:_NAME_BYTES]),
+    )
+    return _bpf(_PROG_LOAD, attribute)
+
+
 def set_first_value(descriptor: int, value: bytes) -> None:
     """Write the value at index 0 of an array."""
     key, buffer = ctypes.c_uint32(0), _buffer(value)
@@ -129,6 +160,7 @@ class MapInfo:
     key_size: int
     value_size: int
     max_entries: int
+    flags: int = 0
 
 
 def _info(descriptor: int) -> bytes:
@@ -139,7 +171,7 @@ def _info(descriptor: int) -> bytes:
 
 def map_info(descriptor: int) -> MapInfo:
     """What this map is."""
-    return MapInfo(*struct.unpack_from("<5I", _info(descriptor)))
+    return MapInfo(*struct.unpack_from("<6I", _info(descriptor)))
 
 
 def object_id(descriptor: int) -> int:
