@@ -41,11 +41,11 @@ class Firsts:
         """Return all, for a snapshot."""
         return [(*key, alert_id) for key, alert_id in self._ids.items()]
 
-    def id_of(self, alert: Alert, own: str) -> str:
-        """Return the id under which an alert is told, its ``own`` or that of the first."""
+    def id_of(self, alert: Alert, event: str) -> str:
+        """Return the id under which an alert is told: of its event, or of the first one's."""
         key = (alert.rule_id, alert.lineage)
-        first = own if alert.count == 1 else self._ids.pop(key, own)
-        self._ids[key] = first
+        first = "" if alert.count == 1 else self._ids.pop(key, "")
+        first = self._ids[key] = first or messages.alert_id(event, alert.rule)
         self._ids.move_to_end(key)
         if len(self._ids) > _FIRSTS_MAX:
             self._ids.popitem(last=False)
@@ -77,7 +77,7 @@ def alert_message(  # noqa: PLR0913 - what is known of one alert
     # Unpublished, an event is still the only one of its time, process and kind.
     named = event_id or f"{epoch}:{alert.time_ns}:{alert.pid}:{alert.event}"
     return messages.Alert(
-        alert_id=firsts.id_of(alert, messages.alert_id(named, alert.rule)),
+        alert_id=firsts.id_of(alert, named),
         tenant_id=origin.address.tenant_id,
         agent_id=origin.address.agent_id,
         hostname=origin.host.hostname,

@@ -146,8 +146,36 @@ def _regex(test: Test) -> Predicate:
         patterns = [f"(?s)\\A(?:{_glob(text)})\\z" for text in _texts(test)]
     else:
         patterns = [str(value) for value in test.values]
-    searches = [_compile(pattern).search for pattern in patterns]
+    return _any_of(patterns)
+
+
+def _any_of(patterns: Sequence[str]) -> Predicate:
+    """Whether one of the patterns is found in a text.
+
+    As one set where that is small: it takes half the time of a search, for it need not say where.
+    A set is matched by an automaton within its memory or not at all, hence the bound.
+    """
+    import re2  # noqa: PLC0415 - only where a rule needs it
+
+    compiled = [_compile(pattern) for pattern in patterns]
+    if sum(each.programsize for each in compiled) <= _REGEX_STATES_MAX:
+        together = re2.Set.SearchSet(_options())
+        for pattern in patterns:
+            together.Add(pattern)
+        together.Compile()
+        match = together.Match
+        return lambda text: bool(match(text))
+    searches = [each.search for each in compiled]
     return lambda text: any(search(text) is not None for search in searches)
+
+
+def _options() -> Any:
+    import re2  # noqa: PLC0415 - only where a rule needs it
+
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _REGEX_MEMORY_BYTES
+    return options
 
 
 def _glob(glob: str) -> str:
@@ -189,11 +217,8 @@ def _compile(pattern: str) -> Any:
 
     if len(pattern.encode()) > _REGEX_BYTES_MAX:
         raise RuleError(f"a regular expression is longer than {_REGEX_BYTES_MAX} bytes")
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = _REGEX_MEMORY_BYTES
     try:
-        compiled = re2.compile(pattern, options)
+        compiled = re2.compile(pattern, _options())
     except re2.error as error:
         why = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
         raise RuleError(f"regular expression {pattern!r}: {why}") from error

@@ -26,7 +26,7 @@ BEAT_SECS = 1.0
 KEPT_SECS = 48 * 3600
 """How long what is not used is kept."""
 JOURNAL_MAX_BATCHES = 64
-JOURNAL_MAX_BYTES = 8 << 20
+JOURNAL_MAX_BYTES = 16 << 20
 """A journal that would grow beyond either is replaced by a snapshot."""
 SNAPSHOT_MAX_BYTES = 16 << 20
 """A larger one is not kept: who takes over begins anew, and it is counted."""
