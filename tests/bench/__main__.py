@@ -43,6 +43,7 @@ MEASURES: dict[str, Callable[[Rig], list[Row]]] = {
     "publishing": backend.publishing,
     "latency": backend.latency,
     "matching": detection.matching,
+    "state": detection.state,
     "detection": detection.worker,
     "backtest": detection.backtest,
     "endurance": backend.endurance,

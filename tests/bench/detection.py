@@ -28,7 +28,16 @@ from actors.detection.plans import Plan
 from actors.detection.rules import AnyRule
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
+from services.detection.redis_state import RedisState
 from services.detection.sigma.loading import load_files
+from services.detection.state import (
+    JOURNAL_MAX_BATCHES,
+    LEASE_SECS,
+    Append,
+    Unit,
+    Write,
+    Written,
+)
 from services.store import open_store
 from services.store.settings import StoreSettings
 from tests.bench.backend import RUNS, fresh, publish
@@ -238,3 +247,41 @@ async def _fill(url: str) -> None:
             await fill_history(store, moments=400)
         finally:
             await store.close()
+
+
+def state(rig: Rig) -> list[Row]:
+    """One round trip that saves a batch each of many agents, in Redis."""
+    rows = []
+    for agents, payload_bytes in ((1, 100_000), (64, 10_000)):
+        with redis(rig.folder / f"redis-{agents}") as server:
+            took = trio.run(_saves, server.url, agents, payload_bytes)
+        median, worst = statistics.median(took) * 1000, max(took) * 1000
+        rows.append(
+            Row(
+                f"state: saving {agents} batches of {payload_bytes // 1000} KB at once",
+                f"{median:.2f} ms",
+                "-",
+                None,
+                f"worst {worst:.1f} ms of {len(took)}",
+            )
+        )
+    return rows
+
+
+async def _saves(url: str, agents: int, payload_bytes: int) -> list[float]:
+    """Seconds of each of many round trips."""
+    shared = RedisState(url, prefix="bench:")
+    units = [Unit("acme", f"web-{number}", "boot") for number in range(agents)]
+    payload, took = os.urandom(payload_bytes), []
+    async with shared.opened():
+        await shared.beat("bench", {}, partitions=1)
+        await trio.sleep(LEASE_SECS + 0.1)  # a new Redis calls nothing free before
+        token = (await shared.take("bench", [0], above=0))[0]
+        for version in range(JOURNAL_MAX_BATCHES):
+            writes = [Write(unit, 0, token, version, Append((payload,)), b"seen") for unit in units]
+            begin = time.perf_counter()
+            results = await shared.save(writes)
+            took.append(time.perf_counter() - begin)
+            if set(results) != {Written.DONE}:
+                raise AssertionError(f"Redis says {results[0]}")
+    return took
