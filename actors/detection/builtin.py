@@ -1,4 +1,4 @@
-"""The built-in rules and sequences: the files of ``builtin/``, in the order of their alerts."""
+"""The built-in rules and sequences: the files of ``builtin_rules/``, in the order of their alerts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ NAMES = (
 )
 
 
+_FOLDER = resources.files("actors.detection") / "builtin_rules"
+# Read now: an agent that has dropped root may not be able to.
+_TEXTS = {name: (_FOLDER / f"{name}.toml").read_text() for name in NAMES}
+
+
 def text_of(name: str) -> str:
     """Return the file of a built-in rule."""
-    return (resources.files("actors.detection") / "builtin_rules" / f"{name}.toml").read_text()
+    return _TEXTS[name]
 
 
 @cache

@@ -19,6 +19,9 @@ from actors.detection.rulefile import ExclusionTable, Strict, exclusion_of, pars
 from actors.detection.rules import AnyRule, Exclusion, Id, Status
 
 SHIPPED = ("package-installation", "reading-is-no-change", "user-creation")
+_FOLDER = resources.files("actors.detection") / "builtin_tuning"
+# Read now: an agent that has dropped root may not be able to.
+_SHIPPED_TEXTS = {name: (_FOLDER / f"{name}.toml").read_bytes() for name in SHIPPED}
 _IS_TUNING = re.compile(rb"^[ \t]*tunes[ \t]*=", re.MULTILINE)
 
 
@@ -70,11 +73,7 @@ def parse_tuning(raw: bytes, *, path: str) -> Tuning:
 @cache
 def shipped_tunings() -> tuple[Tuning, ...]:
     """Return what is shipped."""
-    folder = resources.files("actors.detection") / "builtin_tuning"
-    return tuple(
-        parse_tuning((folder / f"{name}.toml").read_bytes(), path=f"{name}.toml")
-        for name in SHIPPED
-    )
+    return tuple(parse_tuning(raw, path=f"{name}.toml") for name, raw in _SHIPPED_TEXTS.items())
 
 
 def by_rule(own: Iterable[Tuning]) -> Mapping[str, Sequence[Tuning]]:
