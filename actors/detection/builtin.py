@@ -1,4 +1,4 @@
-"""The built-in rules and sequences: the files of ``builtin_rules/``, in the order of their alerts."""
+"""The built-in rules and sequences: files of ``builtin_rules/``, in the order of their alerts."""
 
 from __future__ import annotations
 
