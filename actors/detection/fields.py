@@ -86,7 +86,8 @@ def value_of(found: Field, seen: Observation) -> Any:
 def searched_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
     """Return all text of an event, in which keywords and the literals of rules are looked for."""
     if isinstance(event, ExecEvent):
-        return f"{event.exe}\n{event.filename}\n{' '.join(event.argv)}\n{event.cwd}"
+        named = event.exe if event.exe == event.filename else f"{event.exe}\n{event.filename}"
+        return f"{named}\n{' '.join(event.argv)}\n{event.cwd}"
     if isinstance(event, OpenEvent):
         return event.filename
     return f"{event.dest_ip}\n{event.dest_port}\n{event.path}"

@@ -56,6 +56,8 @@ class _Entry(msgspec.Struct, frozen=True):
     always: tuple[Plan, ...]
     anchored: dict[int, Plan]
     """Those with literals, by number."""
+    waiting: int
+    """The same as bits."""
 
 
 _Key: TypeAlias = tuple[int, Program, Program | None, Program | None, str | None]
@@ -131,16 +133,16 @@ class Plans:
         entry = self._remembered.get(key)
         if entry is None:
             entry = self._learn(key, seen)
-        if not entry.anchored:
+        if not entry.waiting:
             return entry.always
-        hits = self._literals.find(fold(searched_text(event)))
+        hits = self._literals.find(fold(searched_text(event))) & entry.waiting
         if not hits:
             return entry.always
-        anchored = entry.anchored
-        found = [anchored[number] for number in hits if number in anchored]
-        if not found:
-            return entry.always
-        found += entry.always
+        found = list(entry.always)
+        while hits:
+            lowest = hits & -hits
+            found.append(entry.anchored[lowest.bit_length() - 1])
+            hits ^= lowest
         found.sort(key=_NUMBER)
         return found
 
@@ -158,6 +160,7 @@ class Plans:
         entry = _Entry(
             always=tuple(plan for plan in plans if not plan.compiled.literals),
             anchored={plan.number: plan for plan in plans if plan.compiled.literals},
+            waiting=sum(1 << plan.number for plan in plans if plan.compiled.literals),
         )
         if len(self._remembered) >= _MAX_REMEMBERED:
             self._remembered.clear()

@@ -305,7 +305,9 @@ def facts_of(world: World, started: ExecEvent, event: AnyEvent) -> Facts:
     match event:
         case ExecEvent():
             facts |= {
-                "text": f"{event.exe}\n{event.filename}\n{' '.join(event.argv)}\n{event.cwd}",
+                "text": "\n".join(
+                    [*dict.fromkeys((event.exe, event.filename)), " ".join(event.argv), event.cwd]
+                ),
                 "argv": event.argv,
                 "argc": len(event.argv),
                 "cwd": event.cwd,
