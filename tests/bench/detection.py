@@ -62,7 +62,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 def corpus() -> Path:
     """The folder of Sigma's Linux rules."""
     named = os.environ.get("LAVENDER_CORPORA")
-    return Path(named) if named else _ROOT.parent / "shared" / "corpora" / "sigma-linux"
+    return (Path(named) if named else _ROOT.parent / "shared" / "corpora") / "sigma-linux"
 
 
 def _rules() -> list[AnyRule]:
