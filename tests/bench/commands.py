@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from actors.detection.events import ExecEvent, SeedEvent
 
-_TEMPLATES = (
+TEMPLATES = (
     *("/usr/bin/dash|sh -c cd /srv/app{n} && ./run --id {n}", "/usr/bin/bash|bash /opt/job{n}.sh"),
     *("/usr/bin/grep|grep -rn token{n} src/lib{n}", "/usr/bin/sed|sed -i s/a{n}/b{n}/ out{n}.txt"),
     *("/usr/bin/cat|cat /var/lib/app/{n}/state", "/usr/bin/ls|ls -l /srv/data/{n}"),
@@ -66,12 +67,14 @@ def parents() -> list[SeedEvent]:
     ]
 
 
-def executions(count: int, *, seed: int = 1, first_ns: int = 10**12) -> list[ExecEvent]:
+def executions(
+    count: int, *, templates: Sequence[str] = TEMPLATES, seed: int = 1, first_ns: int = 10**12
+) -> list[ExecEvent]:
     """Return so many executions, a millisecond apart, the same for the same seed."""
     chance = random.Random(seed)
     made = []
     for index in range(count):
-        template = chance.choice(_TEMPLATES)
+        template = chance.choice(templates)
         exe, _, line = template.partition("|")
         argv = tuple(line.format(n=chance.randrange(10**6)).split(" "))
         time_ns = first_ns + index * 1_000_000
