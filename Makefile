@@ -32,7 +32,7 @@ faults: setup ## kill, cut, fill and slow down parts of the backend
 	$(PYTHON) -m pytest -q -m faults -o faulthandler_timeout=400 $(PYTEST_ARGS)
 
 soak: setup ## ten minutes of mixed flood
-	$(PYTHON) -m pytest -q -m soak $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m soak -o faulthandler_timeout=900 $(PYTEST_ARGS)
 
 lint: setup ## style, types, trio's pitfalls, import order between packages
 	$(VENV)/bin/ruff check .
