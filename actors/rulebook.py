@@ -21,14 +21,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from actors.detection.builtin import builtin_rules
 from actors.detection.conditions import RuleError
+from actors.detection.events import LEVELS, Level
 from actors.detection.quality import check_rule
 from actors.detection.rulefile import SIZE_MAX_BYTES, RuleFileError, parse_rule
-from actors.detection.rules import AnyRule, Level, Rule
+from actors.detection.rules import AnyRule, Rule
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
 from actors.detection.tuning import Tuning, by_rule, is_tuning, parse_tuning, tuned
 
-LEVELS: tuple[Level, ...] = ("informational", "low", "medium", "high", "critical")
 FILES_MAX = 10_000
 COMPILED_MAX_BYTES = 64 << 20
 BUILT_IN = "built-in"

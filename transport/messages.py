@@ -22,6 +22,7 @@ from actors.detection.events import (
     ExecEvent,
     ExitEvent,
     ForkEvent,
+    Level,
     LineageProcess,
     Ns,
     OpenEvent,
@@ -251,9 +252,6 @@ class Invalid(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Evidence: TypeAlias = Literal["complete"] | list[Gap]
-Level: TypeAlias = Literal["informational", "low", "medium", "high", "critical"]
-"""How much a rule's author makes of a match, in Sigma's words."""
-LEVELS: tuple[Level, ...] = ("informational", "low", "medium", "high", "critical")
 Severity: TypeAlias = Literal["INFO", "WARNING", "HIGH", "CRITICAL"]
 """How much the score of the process makes of it."""
 SEVERITIES: tuple[Severity, ...] = ("INFO", "WARNING", "HIGH", "CRITICAL")

@@ -12,12 +12,12 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     Identity,
+    Level,
     LineageProcess,
     OpenEvent,
 )
 from actors.detection.observation import Observation
 from actors.detection.programs import Program
-from actors.detection.rules import Level
 from actors.detection.text import printable
 
 _MAX_DETAIL = 512

@@ -28,7 +28,7 @@ from actors.detection.events import (
     SeedEvent,
 )
 from actors.detection.groups import Groups
-from actors.detection.observation import Callers, HostState, Observation, ObservedEvent
+from actors.detection.observation import TYPE_OF, Callers, HostState, Observation, ObservedEvent
 from actors.detection.plans import UNTIL, Hit, Plan, Plans
 from actors.detection.process_table import ProcessTable
 from actors.detection.processes import Process, TableStatistics
@@ -48,7 +48,6 @@ _INIT_PID = 1
 _NOTHING = ScoreSheet()
 _MAX_TEXT = 128
 
-_TYPES = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
 
 Traced: TypeAlias = tuple[ExecEvent | ConnectEvent, str]
 """An execution or a connection, and its process's ancestry at that moment."""
@@ -378,7 +377,7 @@ class Engine:
             lineage_bonus=score.lineage,
             rarity_bonus=score.rarity,
             sequence_bonus=score.sequence,
-            event=_TYPES[type(event)],
+            event=TYPE_OF[type(event)],
             level=matched.level,
             author=matched.author,
             references=matched.references,
@@ -405,7 +404,7 @@ class Engine:
 
 
 def _link(event: ObservedEvent) -> Link:
-    return Link(event.time_ns, event.pid, _TYPES[type(event)], event_text(event)[:_MAX_TEXT])
+    return Link(event.time_ns, event.pid, TYPE_OF[type(event)], event_text(event)[:_MAX_TEXT])
 
 
 def _told(process: Process) -> LineageProcess:

@@ -11,7 +11,7 @@ control characters and is hostile.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -30,6 +30,10 @@ Name = Annotated[str, Meta(max_length=256)]
 """A comm or a user's name; a byte that is not UTF-8 takes four characters."""
 Path = Annotated[str, Meta(max_length=32_768)]
 Arguments = Annotated[tuple[Annotated[str, Meta(max_length=65_536)], ...], Meta(max_length=256)]
+
+Level: TypeAlias = Literal["informational", "low", "medium", "high", "critical"]
+"""How much a rule's author makes of an event that fits, in Sigma's words."""
+LEVELS: tuple[Level, ...] = ("informational", "low", "medium", "high", "critical")
 
 Identity: TypeAlias = tuple[int, int]
 """(pid, start time in boot nanoseconds): a process, safe against reuse of its pid."""

@@ -10,12 +10,11 @@ from actors.detection.conditions import AllOf, AnyOf, Condition, EventType, Not,
 from actors.detection.engine import Engine
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent, OpenEvent
 from actors.detection.fields import field, value_of
-from actors.detection.observation import Observation
+from actors.detection.observation import TYPE_OF, Observation
 from actors.detection.rules import AnyRule, Match, Rule
 from actors.detection.ruleset import RuleSet
 from actors.detection.text import printable
 
-_TYPES: dict[type, EventType] = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
 _VALUES_SHOWN = 5
 _UNTIL = "until"
 _TEXT_MAX = 160
@@ -66,7 +65,7 @@ def explain(rule: AnyRule, rules: RuleSet, events: Iterable[AnyEvent]) -> Iterab
             engine.process(event)
             continue
         seen = engine.observe(event)
-        kind = _TYPES[type(event)]
+        kind = TYPE_OF[type(event)]
         if kind in wanted:
             parts = tuple(_explained(rule, rules, seen, kind))
             held = any(part.held and part.says != _UNTIL for part in parts)

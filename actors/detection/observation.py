@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from actors.detection.conditions import EventType
 from actors.detection.events import ConnectEvent, ExecEvent, OpenEvent
 from actors.detection.process_table import ProcessTable
 from actors.detection.processes import Process
@@ -14,6 +15,8 @@ from actors.detection.programs import Program
 
 ObservedEvent: TypeAlias = ExecEvent | OpenEvent | ConnectEvent
 
+TYPE_OF: dict[type, EventType] = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
+"""The word for an event that rules can be about."""
 _MAX_CALLERS = 8192
 
 

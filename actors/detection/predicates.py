@@ -97,15 +97,6 @@ def literals(test: Test) -> tuple[str, ...]:
     return ()
 
 
-def check_regex(pattern: str) -> None:
-    """Refuse a regular expression that RE2 cannot run.
-
-    Raises:
-        RuleError: With what is wrong.
-    """
-    _compile(pattern)
-
-
 def _texts(test: Test) -> list[str]:
     return [str(value) if test.cased else fold(str(value)) for value in test.values]
 

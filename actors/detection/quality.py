@@ -9,6 +9,7 @@ from actors.detection.compiler import Compiler
 from actors.detection.conditions import EventType, RuleError
 from actors.detection.engine import Engine
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent, OpenEvent, SeedEvent
+from actors.detection.observation import TYPE_OF
 from actors.detection.rules import AnyRule, Sequence
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
@@ -77,7 +78,6 @@ _BEFORE: tuple[AnyEvent, ...] = tuple(
     for pid, start_ns, ppid in ((4320, 800_000_000, 4319), (4321, 900_000_000, 4320))
 )
 """Who did them, and who started that."""
-_TYPES: dict[type, EventType] = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
 
 
 def check_rule(rule: AnyRule, settings: FilterSettings) -> None:
@@ -98,7 +98,7 @@ def check_rule(rule: AnyRule, settings: FilterSettings) -> None:
         if not any(True for _ in _possible(compiled)):
             lacking = " and ".join(each.event for each in rule.matches)
             raise RuleError(f"{rule.id}: can never match: {lacking} events have not all its fields")
-        for event, kind in _TYPES.items():
+        for event, kind in TYPE_OF.items():
             ordinary = [each for each in _ORDINARY if type(each) is event]
             mine = any(match.event == kind for match in rule.matches)
             if mine and all(_matches(compiled, each) for each in ordinary):

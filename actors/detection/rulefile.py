@@ -31,11 +31,11 @@ from actors.detection.conditions import (
     any_of,
     tests_of,
 )
+from actors.detection.events import Level
 from actors.detection.rules import (
     AnyRule,
     Exclusion,
     Id,
-    Level,
     Match,
     Rule,
     RuleTest,

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from actors.detection.conditions import Condition, EventType
+from actors.detection.events import Level
 
-Level: TypeAlias = Literal["informational", "low", "medium", "high", "critical"]
 Status: TypeAlias = Literal["active", "disabled"]
 Scope: TypeAlias = Literal["process", "lineage", "host"]
 

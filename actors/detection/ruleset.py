@@ -14,16 +14,13 @@ from actors.detection.conditions import (
     all_of,
     tests_of,
 )
-from actors.detection.events import ConnectEvent, ExecEvent, OpenEvent
 from actors.detection.fields import field, value_of
 from actors.detection.groups import EVENTS_MAX
-from actors.detection.observation import Observation
+from actors.detection.observation import TYPE_OF, Observation
 from actors.detection.plans import UNTIL, Hit, Plan, Plans
 from actors.detection.programs import Programs
 from actors.detection.rules import AnyRule, Exclusion, Match, Rule, Sequence
 from actors.detection.settings import FilterSettings
-
-_TYPES: dict[type, EventType] = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
 
 
 class RuleSet:
@@ -70,7 +67,7 @@ class RuleSet:
     ) -> tuple[tuple[str, ...], str] | None:
         """Return what groups an event of a sequence, and what it adds; None if it lacks a value."""
         sequence = self.sequences[index]
-        event: EventType = _TYPES[type(seen.event)]
+        event: EventType = TYPE_OF[type(seen.event)]
         wanted = (*sequence.steps[step].by, *([sequence.distinct] if sequence.distinct else ()))
         found = []
         for name in wanted:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from actors.detection.events import LineageProcess
+from actors.detection.events import LEVELS, LineageProcess
 from services.store.incidents import (
     TIMELINE_MAX,
     Incident,
@@ -26,7 +26,7 @@ from services.store.rows import Row, Texts
 from services.store.schema import Dialect
 from services.store.steps import Steps
 from services.store.tables import ALERTS, INCIDENTS
-from transport.messages import LEVELS, SEVERITIES, Alert, Evidence
+from transport.messages import SEVERITIES, Alert, Evidence
 
 _AT = {name: place for place, name in enumerate(ALERTS.names)}
 _ATTRIBUTES = {"rule_references": "references", "last_observed_at_unix_ms": "observed_at_unix_ms"}

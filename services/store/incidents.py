@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from uuid import uuid5
 
-from transport.messages import ALERT_NAMESPACE, Alert, Level, Severity
+from actors.detection.events import Level
+from transport.messages import ALERT_NAMESPACE, Alert, Severity
 
 Lane: TypeAlias = Literal["page", "quiet"]
 """Whether an alert may call anybody; ``quiet`` ones are for who looks."""

@@ -9,7 +9,8 @@ from typing import TypedDict, cast, get_args
 from sigma.rule.attributes import SigmaStatus
 from sigma.rule.base import SigmaRuleBase
 
-from actors.detection.rules import Level, Status
+from actors.detection.events import Level
+from actors.detection.rules import Status
 
 POINTS: dict[Level, int] = {
     "informational": 0,

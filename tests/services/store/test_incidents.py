@@ -12,12 +12,12 @@ import msgspec
 import pytest
 import trio
 
-from actors.detection.events import LineageProcess
+from actors.detection.events import LEVELS, LineageProcess
 from services.store.incidents import Incident, incident_id, lane_of
 from services.store.interface import Added, Store
 from tests.services.store.cast import NOW_MS, alert
 from tests.services.store.places import Place
-from transport.messages import LEVELS, Alert, alert_message_id
+from transport.messages import Alert, alert_message_id
 
 BOOT = "6f9a"
 SHELL = LineageProcess(300, 3_000_000_000, 1, 10_000_000, "bash")
