@@ -24,10 +24,9 @@ from services.detection.backtest import BackTest, render
 from services.detection.rules import READERS, chosen, rule_files
 from services.program import STORE_ERROR, say
 from services.settings import Settings
-from services.store import open_store
-from services.store.interface import StoreError
+from services.store.interface import Store, StoreError
+from services.store.reading import read
 from services.times import argument
-from transport import crossing
 
 FAILED = 1
 
@@ -42,10 +41,10 @@ def main(words: Sequence[str], settings: Settings) -> int:
         if options.recording is not None:
             _replay(test, options.recording)
         else:
-            error = trio.run(_read_store, test, settings, options)
-            if error is not None:
-                say(str(error))
-                return STORE_ERROR
+            read(settings.store, lambda store: _read_store(test, store, options))
+    except StoreError as error:
+        say(str(error))
+        return STORE_ERROR
     except (RuleError, RuleFileError, RecordingError) as error:
         say(str(error))
         return FAILED
@@ -119,33 +118,17 @@ def _replay(test: BackTest, path: Path) -> None:
         recording.close()
 
 
-async def _read_store(
-    test: BackTest, settings: Settings, options: argparse.Namespace
-) -> StoreError | None:
-    # An error is returned, for what leaves the loop comes out in a group.
-    path = settings.store.sqlite_path
-    if path is not None and not path.exists():
-        await trio.lowlevel.checkpoint()
-        return StoreError(f"{path}: there is no such store; name it with store.url or --config")
-    store = open_store(settings.store)
-    async with crossing.open_loop():
-        try:
-            await store.open()
-            boot: tuple[str, str, str] | None = None
-            async for chunk in store.history(
-                since_unix_ms=options.since,
-                until_unix_ms=options.until,
-                tenant_id=options.tenant,
-                agent_id=options.agent,
-            ):
-                here = (chunk.tenant_id, chunk.agent_id, chunk.host.boot_id)
-                if here != boot:
-                    boot = here
-                    test.begin(chunk.host.hostname or chunk.agent_id, chunk.host.boot_unix_ns)
-                test.take(chunk.events)
-        except StoreError as error:
-            return error
-        finally:
-            with trio.move_on_after(2, shield=True):
-                await store.close()
-    return None
+async def _read_store(test: BackTest, store: Store, options: argparse.Namespace) -> None:
+    await trio.lowlevel.checkpoint()
+    boot: tuple[str, str, str] | None = None
+    async for chunk in store.history(
+        since_unix_ms=options.since,
+        until_unix_ms=options.until,
+        tenant_id=options.tenant,
+        agent_id=options.agent,
+    ):
+        here = (chunk.tenant_id, chunk.agent_id, chunk.host.boot_id)
+        if here != boot:
+            boot = here
+            test.begin(chunk.host.hostname or chunk.agent_id, chunk.host.boot_unix_ns)
+        test.take(chunk.events)

@@ -19,11 +19,10 @@ from actors.detection.events import Identity, LineageProcess
 from actors.detection.text import printable
 from services.program import STORE_ERROR, say
 from services.settings import Settings
-from services.store import open_store
 from services.store.incidents import Incident, IncidentPage, StoredAlert, Timeline
-from services.store.interface import StoreError
+from services.store.interface import Store, StoreError
+from services.store.reading import read
 from services.times import argument
-from transport import crossing
 
 NOT_FOUND = 1
 _LIMIT_MAX = 1000
@@ -158,45 +157,36 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 async def _ask(
-    settings: Settings, options: argparse.Namespace
-) -> IncidentPage | Timeline | StoreError | ValueError | None:
-    # Errors are returned, for what leaves the loop comes out in a group.
-    path = settings.store.sqlite_path
-    if path is not None and not path.exists():
-        await trio.lowlevel.checkpoint()
-        return StoreError(f"{path}: there is no such store; name it with store.url or --config")
-    store = open_store(settings.store)
-    async with crossing.open_loop():
-        try:
-            await store.open()
-            if options.id is not None:
-                return await store.incident(options.id)
-            return await store.incidents(
-                since_unix_ms=options.since,
-                limit=options.limit,
-                cursor=options.cursor,
-                tenant_id=options.tenant,
-            )
-        except (StoreError, ValueError) as error:
-            return error
-        finally:
-            with trio.move_on_after(2, shield=True):
-                await store.close()
+    store: Store, options: argparse.Namespace
+) -> IncidentPage | Timeline | ValueError | None:
+    await trio.lowlevel.checkpoint()
+    if options.id is not None:
+        return await store.incident(options.id)
+    try:
+        return await store.incidents(
+            since_unix_ms=options.since,
+            limit=options.limit,
+            cursor=options.cursor,
+            tenant_id=options.tenant,
+        )
+    except ValueError as error:  # returned, for what leaves the loop comes out in a group
+        return error
 
 
 def main(words: Sequence[str], settings: Settings) -> int:
     """Print what was asked for; the exit code: 0, 1 no such incident, 74 the store."""
     options = _parse(words)
-    found = trio.run(_ask, settings, options)
+    try:
+        found = read(settings.store, lambda store: _ask(store, options))
+    except StoreError as error:
+        say(str(error))
+        return STORE_ERROR
     if found is None:
         say(f"{options.id}: there is no such incident")
         return NOT_FOUND
     if isinstance(found, ValueError):
         say(f"--cursor {options.cursor}: no list ended there")
         return NOT_FOUND
-    if isinstance(found, StoreError):
-        say(str(found))
-        return STORE_ERROR
     if options.json:
         text = to_json(found)
     else:

@@ -10,17 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import trio
-
 from actors import config, stdio
 from services.ledger.balance import accounts
 from services.ledger.render import to_json, to_text
 from services.program import CONFIG_ERROR, STORE_ERROR, load_settings, say
-from services.settings import Settings
-from services.store import open_store
-from services.store.interface import LedgerFacts, StoreError
+from services.store.interface import StoreError
+from services.store.reading import read
 from services.times import argument
-from transport import crossing
 
 _FOREVER_MS = 253_402_300_799_999
 
@@ -41,40 +37,25 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-async def _facts(settings: Settings, options: argparse.Namespace) -> LedgerFacts | StoreError:
-    # The error is returned, for what leaves the loop comes out in a group.
-    path = settings.store.sqlite_path
-    if path is not None and not path.exists():
-        await trio.lowlevel.checkpoint()
-        return StoreError(f"{path}: there is no such store; name it with store.url or --config")
-    store = open_store(settings.store)
-    async with crossing.open_loop():
-        try:
-            await store.open()
-            return await store.ledger(
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the ledger; the exit code."""
+    options = _parse(words)
+    try:
+        facts = read(
+            load_settings(options.config).store,
+            lambda store: store.ledger(
                 since_unix_ms=options.since,
                 until_unix_ms=options.until,
                 tenant_id=options.tenant,
                 agent_id=options.agent,
                 count_rows=options.count_rows,
-            )
-        except StoreError as error:
-            return error
-        finally:
-            with trio.move_on_after(2, shield=True):
-                await store.close()
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Print the ledger; the exit code."""
-    options = _parse(words)
-    try:
-        facts = trio.run(_facts, load_settings(options.config), options)
+            ),
+        )
     except config.ConfigError as error:
         say(str(error))
         return CONFIG_ERROR
-    if isinstance(facts, StoreError):
-        say(str(facts))
+    except StoreError as error:
+        say(str(error))
         return STORE_ERROR
     found = accounts(facts)
     stdio.write_all(1, to_json(found) if options.json else to_text(found))
