@@ -42,6 +42,8 @@ class Header(msgspec.Struct, frozen=True):
     boot_id: str
     boot_unix_ns: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
     seeds: list[SeedEvent]
+    hostname: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    """Whose it is; empty in older recordings."""
 
 
 RecordedEvent: TypeAlias = ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent

@@ -61,7 +61,7 @@ class Correlator(Actor):
         self._record = record
         self._show = show
         self._publish = publish
-        self._engine = Engine(rules())
+        self._engine = Engine(rules(), hostname=sensor.hostname)
         ignored = self._engine.rules.settings.ignored_comms
         self._ignored = NameList(ignored) if ignored else None
         self._parts: list[EventBatch] = []
@@ -78,7 +78,8 @@ class Correlator(Actor):
             return self._engine.statistics()
         if isinstance(message, NewRules):
             await trio.lowlevel.checkpoint()
-            self._engine = snapshots.restore(message.rules, snapshots.take(self._engine))
+            taken, hostname = snapshots.take(self._engine), self._sensor.hostname
+            self._engine = snapshots.restore(message.rules, taken, hostname=hostname)
             return None
         if self._parts and message.sweep != self._parts[0].sweep:
             await self._process()  # a reader crashed and its part will not come

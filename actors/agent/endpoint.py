@@ -107,7 +107,7 @@ def watch(
             stderr=Stream(stdio.nonblocking(2)),
             recording=recording,
             spared=spared,
-            publishing=publishing.try_to_open(settings, prepared, sensor, rules=rules.book),
+            publishing=publishing.try_to_open(settings, prepared, sensor, rules=rules),
             rules=rules,
         )
         if resources.publishing is None:

@@ -18,12 +18,10 @@ class EvidenceLog:
     """The gaps of the recent past.
 
     Args:
-        window_ms: how far back an alert looks.
         watching_since_unix_ms: before this nobody watched; None where the probes had been running.
     """
 
-    def __init__(self, *, window_ms: int, watching_since_unix_ms: int | None) -> None:
-        self._window_ms = window_ms
+    def __init__(self, *, watching_since_unix_ms: int | None) -> None:
         self._gaps: deque[Gap] = deque(maxlen=_GAPS_MAX)
         self._lost: dict[str, int] | None = None
         self._compared_ms = 0
@@ -54,9 +52,9 @@ class EvidenceLog:
         self._gaps.extend(found)
         return found
 
-    def at(self, time_unix_ms: int) -> Evidence:
+    def at(self, time_unix_ms: int, *, window_ms: int) -> Evidence:
         """What is missing from the window that ends at a moment."""
-        begin_ms = time_unix_ms - self._window_ms
+        begin_ms = time_unix_ms - window_ms
         found = [
             gap
             for gap in self._gaps

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from actors.agent.settings import Settings
 from actors.agent.shipping import Shipping
 from actors.agent.spooling import Publishing
 from actors.rulebook import RuleBook
+from actors.rulefiles import RuleFiles
 from transport.messages import Gap, Host
 from transport.session import Session
 from transport.spool import Spool
@@ -65,7 +65,7 @@ def prepare(settings: Settings) -> Prepared:
 
 
 def open_publishing(
-    settings: Settings, prepared: Prepared, sensor: Sensor, *, rules: RuleBook
+    settings: Settings, prepared: Prepared, sensor: Sensor, *, rules: RuleFiles
 ) -> Publishing:
     """Open the spool, and let the sensor read on where the agent before this one stood.
 
@@ -91,7 +91,7 @@ def open_publishing(
     now_ms = time.time_ns() // 1_000_000
     gaps = _start_gaps(shipping, sensor, now_ms=now_ms)
     address = Address(settings.agent.tenant_id, settings.agent.agent_id)
-    host = Host(socket.gethostname()[:255], sensor.boot_id, sensor.boot_unix_ns)
+    host = Host(sensor.hostname, sensor.boot_id, sensor.boot_unix_ns)
     return Publishing(
         settings=publish,
         sender=Sender(
@@ -101,9 +101,8 @@ def open_publishing(
             telemetry_prefix=settings.agent.telemetry_subject_prefix,
         ),
         shipping=shipping,
-        evidence_window_ms=settings.filters.correlator_max_age_secs * 1000,
         heartbeat_prefix=settings.agent.heartbeat_subject_prefix,
-        policy_version=_policy_version(settings, rules),
+        policy_version=lambda: _policy_version(settings, rules.book),
         start_gaps=gaps,
         watching_since_unix_ms=now_ms if gaps else None,
     )
@@ -134,7 +133,7 @@ def _policy_version(settings: Settings, rules: RuleBook) -> str:
 
 
 def try_to_open(
-    settings: Settings, prepared: Prepared | None, sensor: Sensor, *, rules: RuleBook
+    settings: Settings, prepared: Prepared | None, sensor: Sensor, *, rules: RuleFiles
 ) -> Publishing | None:
     """`open_publishing`, or None: an agent without a spool still detects and responds."""
     if prepared is None:

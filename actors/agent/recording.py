@@ -63,8 +63,9 @@ class Recorder(Actor):
         """Write the header, unless a predecessor has."""
         await super().start()
         if self._file is not None and self._file.tell() == 0:
+            sensor = self._sensor
             header = Header(
-                FORMAT, self._sensor.boot_id, self._sensor.boot_unix_ns, list(self._sensor.seeds())
+                FORMAT, sensor.boot_id, sensor.boot_unix_ns, list(sensor.seeds()), sensor.hostname
             )
             self._header = _encode(header) + b"\n"
             await self._write()
@@ -137,6 +138,7 @@ class RecordedSensor(NoSensor):
         self._recording = Recording(path)
         self.boot_id = self._recording.header.boot_id
         self.boot_unix_ns = self._recording.header.boot_unix_ns
+        self.hostname = self._recording.header.hostname
         self._sweep: dict[str, list[AnyEvent]] = {}
 
     @property

@@ -6,6 +6,7 @@ Both offer what the ring clock and the readers need, so that the same topology r
 from __future__ import annotations
 
 import select
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ class Sensor(Protocol):
 
     boot_id: str
     boot_unix_ns: int
+    hostname: str
     """Unix time, nanoseconds, at which the boot clock was zero."""
     live: bool
     """False for a recording: there is nothing to respond to."""
@@ -101,6 +103,7 @@ class NoSensor:
 
     boot_id = ""
     boot_unix_ns = 0
+    hostname = ""
     live = False
     load_id = "0" * 16
     taken_over = False
@@ -167,6 +170,7 @@ class KernelSensor:
         self.start_gap = attached.gap
         self._hold = hold
         self.boot_id = BOOT_ID.read_text().strip()
+        self.hostname = socket.gethostname()[:255]
         self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._first_seeds: Sequence[SeedEvent] | None = read_seeds()
         self._rings = attached.rings()

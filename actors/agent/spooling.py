@@ -39,9 +39,9 @@ class Publishing:
     settings: PublishSettings
     sender: Sender
     shipping: Shipping
-    evidence_window_ms: int
     heartbeat_prefix: str
-    policy_version: str
+    policy_version: Callable[[], str]
+    """Of the policy in force now."""
     start_gaps: Sequence[messages.Gap]
     """What nobody can vouch for from before this start."""
     watching_since_unix_ms: int | None
@@ -87,7 +87,6 @@ class Spooling:
         self.owing = False
         """The last append evicted something that only the next batch can tell of."""
         self._evidence = EvidenceLog(
-            window_ms=publishing.evidence_window_ms,
             watching_since_unix_ms=publishing.watching_since_unix_ms,
         )
         self._failing = False
@@ -231,7 +230,7 @@ class Spooling:
         return self._maker.alert(
             alert,
             event_id=ids.get((alert.time_ns, alert.pid, alert.start_ns, alert.event), ""),
-            evidence=self._evidence.at(time_ms),
+            evidence=self._evidence.at(time_ms, window_ms=1000 * alert.window_secs),
             now_unix_ms=now_ms,
         )
 
@@ -256,7 +255,7 @@ class Spooling:
             tenant_id=sender.address.tenant_id,
             hostname=sender.host.hostname,
             version=VERSION,
-            policy_version=publishing.policy_version,
+            policy_version=publishing.policy_version(),
             sent_at_unix_ms=self._clock_ms(),
             uptime_secs=round(time.monotonic() - self._began, 3),
             epoch=sender.epoch,

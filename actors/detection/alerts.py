@@ -65,6 +65,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     references: tuple[str, ...] = ()
     lineage: Identity = (0, 0)
     """The first process of the lineage to which it belongs."""
+    window_secs: int = 0
+    """How far back it looked: what was missed since then may be missing from it."""
     count: int = 1
     """How often this rule has fired in this lineage; beyond the first it is a repeat."""
     processes: tuple[LineageProcess, ...] = ()

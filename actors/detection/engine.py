@@ -382,6 +382,7 @@ class Engine:
             author=matched.author,
             references=matched.references,
             lineage=root,
+            window_secs=self.rules.window_secs(matched),
             count=count,
             processes=tuple(map(_told, (*reversed(self.table.ancestors(process)), process))),
         )

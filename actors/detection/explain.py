@@ -50,15 +50,18 @@ class Explained(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...]
 
 
-def explain(rule: AnyRule, rules: RuleSet, events: Iterable[AnyEvent]) -> Iterable[Explained]:
+def explain(
+    rule: AnyRule, rules: RuleSet, events: Iterable[AnyEvent], *, hostname: str = ""
+) -> Iterable[Explained]:
     """Explain each event of the types that a rule is about, in order.
 
     Args:
         rule: Which.
         rules: A set that has it, for the lists it names.
         events: From the beginning of the host's recording.
+        hostname: The host's.
     """
-    engine = Engine(rules)
+    engine = Engine(rules, hostname=hostname)
     wanted = {match.event for _, match in _matches(rule)}
     for number, event in enumerate(events, 1):
         if not isinstance(event, ExecEvent | OpenEvent | ConnectEvent):

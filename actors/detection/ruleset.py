@@ -58,6 +58,11 @@ class RuleSet:
             self.plans[event] = Plans(plans, self._compiler, event)
         self.needs_command_lines = self._compiler.needs_command_lines
 
+    def window_secs(self, rule: AnyRule) -> int:
+        """Return how far back a rule looks: a single event's lineage and score have a past too."""
+        usual = self.settings.correlator_max_age_secs
+        return max(usual, (rule.window_secs or 0) if isinstance(rule, Sequence) else 0)
+
     def holds(self, condition: Condition, event: EventType, seen: Observation) -> bool:
         """Return whether a condition, or a part of one, holds for an event; for explanations."""
         return self._compiler.check(condition, event)(seen)

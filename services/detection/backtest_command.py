@@ -108,8 +108,9 @@ def _rules(names: Sequence[str], settings: Settings) -> list[AnyRule]:
 def _replay(test: BackTest, path: Path) -> None:
     recording = Recording(path)
     try:
-        test.begin(path.name, recording.header.boot_unix_ns)
-        test.take(recording.header.seeds)
+        header = recording.header
+        test.begin(header.hostname or path.name, header.boot_unix_ns)
+        test.take(header.seeds)
         for events in recording:
             test.take(events)
         if recording.damage is not None:

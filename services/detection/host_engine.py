@@ -87,7 +87,7 @@ class HostEngine:
                 self._firsts,
                 epoch=batch.epoch,
                 event_id=messages.event_id(batch.epoch, seqs[position]),
-                evidence=self._evidence(alert.time_ns),
+                evidence=self._evidence(alert.time_ns, window_secs=alert.window_secs),
             )
             for alert, position in zip(found, positions, strict=True)
         ]
@@ -124,10 +124,10 @@ class HostEngine:
         while len(self._next_seqs) > _EPOCHS_MAX:
             del self._next_seqs[next(iter(self._next_seqs))]
 
-    def _evidence(self, time_ns: int) -> messages.Evidence:
+    def _evidence(self, time_ns: int, *, window_secs: int) -> messages.Evidence:
         """What is missing from the window that ends at a moment."""
         end_ms = (self._origin.host.boot_unix_ns + time_ns) // 1_000_000
-        begin_ms = end_ms - 1000 * self._engine.rules.settings.correlator_max_age_secs
+        begin_ms = end_ms - 1000 * window_secs
         found = [
             gap for gap in self._gaps if gap.to_unix_ms > begin_ms and gap.from_unix_ms <= end_ms
         ]

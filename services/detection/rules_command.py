@@ -160,11 +160,17 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
             say(str(problem))
         ids = ", ".join(each.id for each in _active(book)[:10])
         raise RuleError(f"explain takes one rule; say --rule with one of: {ids or 'there is none'}")
-    found = explain(rules[0], book.rules, _recorded(options.recording))
-    if options.event is not None:
-        shown = [each for each in found if each.number == options.event]
-    else:
-        shown = _most_telling(found)
+    recording = Recording(options.recording)
+    try:
+        found = explain(
+            rules[0], book.rules, _recorded(recording), hostname=recording.header.hostname
+        )
+        if options.event is not None:
+            shown = [each for each in found if each.number == options.event]
+        else:
+            shown = _most_telling(found)
+    finally:
+        recording.close()
     if not shown:
         say(f"{options.recording}: no such event that {rules[0].id} could be about")
         return FAILED
@@ -201,16 +207,12 @@ def _nearness(part: Any) -> float:
     return max(shares) if part.says == "any of" else sum(shares) / len(shares)
 
 
-def _recorded(path: Path) -> Iterator[AnyEvent]:
-    recording = Recording(path)
-    try:
-        yield from recording.header.seeds
-        for events in recording:
-            yield from events
-        if recording.damage is not None:
-            raise recording.damage
-    finally:
-        recording.close()
+def _recorded(recording: Recording) -> Iterator[AnyEvent]:
+    yield from recording.header.seeds
+    for events in recording:
+        yield from events
+    if recording.damage is not None:
+        raise recording.damage
 
 
 def _compile(options: argparse.Namespace, settings: Settings) -> int:

@@ -2,17 +2,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
 from actors.agent.correlator import Correlator
 from actors.agent.messages import Activity, AlertBatch, EventBatch, EventLog, StatisticsRequest
 from actors.detection.builtin import builtin_set
+from actors.detection.conditions import Test
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent, SeedEvent
+from actors.detection.rules import Exclusion, Match, Rule
+from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
 from actors.detection.testing import Host, rules
+from actors.rulefiles import NewRules
 from actors.runtime.testing import Stage, run_actor
-from tests.agent.cast import Script, fork, reverse_shell
+from tests.agent.cast import Script, an_exec, fork, reverse_shell
 
 
 @asynccontextmanager
@@ -170,3 +175,27 @@ async def test_waits_for_all_parts_however_long_they_take(
         assert stage.told == []
         await stage.tell(batch(1, fork(2)))
         assert logged(stage) == [[1, 2]]
+
+
+@pytest.mark.parametrize(("hostname", "told"), [("build-1", 0), ("web-1", 1)])
+async def test_an_exclusion_by_host_holds_on_that_host_also_after_new_rules(
+    hostname: str, told: int
+) -> None:
+    rule = Rule(
+        id="any-curl",
+        label="curl",
+        matches=(Match("exec", Test("exe", "endswith", ("/curl",))),),
+        exclusions=(
+            Exclusion(when=Test("host", "equals", ("build-1",)), owner="us", reason="it may"),
+        ),
+    )
+    found = RuleSet(FilterSettings(), [rule])
+    sensor = Script()
+    sensor.hostname = hostname
+    actor = Correlator(sensor=sensor, rules=lambda: found, record=False, show=False)
+    async with run_actor(actor) as stage:
+        for sweep in range(2):
+            event = an_exec(exe="/usr/bin/curl", pid=100 + sweep, time_ns=10**10 + sweep)
+            await stage.context.mailbox.put(batch(1, event, sweep=sweep, expected=1))
+            await stage.context.mailbox.put(NewRules(RuleSet(FilterSettings(), [rule])))
+    assert len(of(AlertBatch, stage)) == 2 * told

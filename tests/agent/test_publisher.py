@@ -83,9 +83,8 @@ class World:
                 telemetry_prefix="telemetry.raw",
             ),
             shipping=self.shipping,
-            evidence_window_ms=30_000,
             heartbeat_prefix="heartbeat",
-            policy_version="7",
+            policy_version=lambda: "7",
             start_gaps=[Gap(1, 2, "not_watching")],
             watching_since_unix_ms=None,
         )

@@ -143,9 +143,8 @@ async def _main(options: argparse.Namespace) -> None:
             telemetry_prefix="telemetry.raw",
         ),
         shipping=shipping,
-        evidence_window_ms=30_000,
         heartbeat_prefix="heartbeat",
-        policy_version="test",
+        policy_version=lambda: "test",
         start_gaps=[],
         watching_since_unix_ms=None,
     )

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.detection import rules
 from actors.detection.builtin import builtin_rules, builtin_set
 from actors.detection.conditions import Test
 from actors.detection.events import AnyEvent, ExecEvent
 from actors.detection.process_table import ProcessTable
 from actors.detection.programs import Program
-from actors.detection.rules import Match, Rule
+from actors.detection.rules import Match, Rule, Step
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
 from actors.detection.testing import Host
@@ -220,3 +221,23 @@ def test_an_event_that_makes_the_engine_fail_does_not_cost_the_others(
     assert alert.event_id == event_id(EPOCH, 40 + len(host.events) - 1)
     engine.process(batch(100, ()))
     assert engine.poisoned == []
+
+
+def test_a_long_sequence_looks_back_as_far_for_gaps_as_for_events() -> None:
+    sequence = rules.Sequence(
+        id="slow",
+        label="slow",
+        steps=(Step((Match("exec", Test("exe", "endswith", ("/cat",))),)),),
+        count=2,
+        scope="host",
+        window_secs=3600,
+    )
+    host = Host()
+    host.run(host.bash, "/usr/bin/cat")
+    host.wait(600)
+    host.run(host.bash, "/usr/bin/cat")
+    at_ms = (BOOT.boot_unix_ns + host.events[-1].time_ns) // 1_000_000
+    gap = Gap(at_ms - 300_000, at_ms - 299_000, "lost_in_kernel_exec", 1)
+    engine = made(RuleSet(SETTINGS, [sequence]))
+    (alert,) = engine.process(batch(0, host.events, counters=Counters(gaps=[gap])))
+    assert alert.evidence == [gap]
