@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from actors.detection import predicates
+from actors.detection.aliases import with_aliases
 from actors.detection.conditions import (
     AllOf,
     AnyOf,
@@ -284,6 +285,7 @@ class Compiler:
         return holds
 
     def _predicate(self, test: Test, found: Field) -> Predicate:
+        test = with_aliases(test)
         if test.op in {"listed", "trusted"}:
             return self._on_list(test, found)
         match found.kind:
@@ -388,7 +390,7 @@ def _anchor(condition: Condition, event: EventType) -> tuple[str, ...]:
             found = field(event, condition.field)
             if found is None or not found.searched:
                 return ()
-            pieces = predicates.literals(condition)
+            pieces = predicates.literals(with_aliases(condition))
             return pieces if all(len(each) >= _LITERAL_MIN for each in pieces) else ()
         case AllOf():
             return max((_anchor(each, event) for each in condition.of), key=_selectivity)
