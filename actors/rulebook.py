@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, TypeGuard
@@ -168,12 +168,10 @@ def find_files(paths: Iterable[Path], suffixes: Iterable[str]) -> list[Path]:
             if not stat.S_ISDIR(path.stat().st_mode):
                 found.append(path)
                 continue
-            os.scandir(path).close()  # walk passes over a folder that it may not read
             found += sorted(
-                Path(folder, name)
-                for folder, folders, files in os.walk(path)  # ten times as fast as Path.rglob
-                for name in (*files, *folders)
-                if not name.startswith(".") and os.path.splitext(name)[1] in wanted  # noqa: PTH122 - same
+                Path(each)
+                for each in _beneath(path)
+                if not each.name.startswith(".") and os.path.splitext(each.name)[1] in wanted  # noqa: PTH122 - a tenth of the time
             )
         except FileNotFoundError as error:
             raise RuleFileError(str(path), 0, "is not there") from error
@@ -182,6 +180,29 @@ def find_files(paths: Iterable[Path], suffixes: Iterable[str]) -> list[Path]:
     if len(found) > FILES_MAX:
         raise RuleFileError(str(found[0].parent), 0, f"has more than {FILES_MAX} rule files")
     return found
+
+
+def _beneath(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything in a folder and the folders in it, linked ones too, each folder once.
+
+    Raises:
+        OSError: the folder itself cannot be read; those in it that cannot are passed over.
+    """
+    waiting, known = [str(folder)], set()
+    while waiting:
+        path = waiting.pop()
+        try:
+            status = os.stat(path)  # noqa: PTH116 - same
+            if (status.st_dev, status.st_ino) in known:
+                continue
+            known.add((status.st_dev, status.st_ino))
+            entries = list(os.scandir(path))
+        except OSError:
+            if path == str(folder):
+                raise
+            continue
+        yield from entries
+        waiting += (each.path for each in entries if each.is_dir())
 
 
 def read_files(paths: Sequence[Path], readers: Mapping[str, Reader]) -> Found:

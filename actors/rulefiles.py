@@ -25,6 +25,9 @@ from actors.runtime import Actor
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
+_SIGMA = (".yml", ".yaml")
+
+
 class NewRules(msgspec.Struct, frozen=True):
     """Rules that are in force from now on (rule watcher to whoever detects)."""
 
@@ -82,7 +85,20 @@ class RuleFiles:
             self._book = self._load()
             for each in self._book.unusable:
                 log.warning("rule is left out", rule=each.id, why=str(each))
+            self._tell_of_unread()
         return self._book
+
+    def _tell_of_unread(self) -> None:
+        """Say what lies there and is for others: its owner may think that it is in force."""
+        unread = set(_SIGMA) - set(self._readers)
+        if self.folder is not None and unread and self.folder.is_dir():
+            files = rulebook.find_files([self.folder], unread)
+            if files:
+                log.warning(
+                    "Sigma files are for the workers; `rules compile` makes them an agent's",
+                    files=len(files),
+                    folder=str(self.folder),
+                )
 
     def counts(self) -> dict[str, int]:
         """How many rules there are of each status; none before the first use."""

@@ -17,9 +17,9 @@ from services.alert_writer.actors import AlertWriter
 from services.claims import Claims
 from services.detection.agents import AgentCounts
 from services.detection.engine import MakeDetection
-from services.detection.groups import WorkCounts
 from services.detection.host_engine import HostEngine
 from services.detection.leases import Leases
+from services.detection.processing import WorkCounts
 from services.detection.reach import Reach, open_reach
 from services.detection.rules import RuleLooker, rule_files
 from services.detection.worker import Worker

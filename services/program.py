@@ -43,10 +43,12 @@ _GC_THRESHOLD = 20_000
 _SERVER_STOPS_SECS = 10.0
 
 
-def parser(name: str) -> argparse.ArgumentParser:
+def parser(name: str, *, epilog: str = "") -> argparse.ArgumentParser:
     """The options every service has."""
     made = argparse.ArgumentParser(
-        prog=f"python -m services.{name}", description=f"Lavender's {name.replace('_', ' ')}."
+        prog=f"python -m services.{name}",
+        description=f"Lavender's {name.replace('_', ' ')}.",
+        epilog=epilog or None,
     )
     made.add_argument("--config", type=Path, metavar="FILE", help="use this lavender.toml")
     mode = made.add_mutually_exclusive_group()
@@ -77,9 +79,9 @@ def load_settings(chosen: Path | None) -> Settings:
     return settings.model_copy(update={"rules": rules})
 
 
-def main(part: Part, words: Sequence[str] | None = None) -> int:
-    """Run one service; the exit code."""
-    options = parser(part.name).parse_args(sys.argv[1:] if words is None else words)
+def main(part: Part, words: Sequence[str] | None = None, *, epilog: str = "") -> int:
+    """Run one service; the exit code. The epilog ends its help."""
+    options = parser(part.name, epilog=epilog).parse_args(sys.argv[1:] if words is None else words)
     stdio.open_missing()
     logs.configure(pretty=False)
     try:

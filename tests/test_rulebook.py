@@ -153,6 +153,16 @@ def test_symlinks_are_followed_to_files(tmp_path: Path) -> None:
     assert "r" in active(load(tmp_path / "link"))
 
 
+def test_linked_folders_are_looked_into_once(tmp_path: Path) -> None:
+    write(tmp_path, "elsewhere/sigma/r.toml", RULE.format("r", "low"))
+    write(tmp_path, "rules/mine.toml", RULE.format("mine", "low"))
+    (tmp_path / "rules" / "theirs").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "rules")
+    book = load(tmp_path / "rules")
+    assert {"mine", "r"} <= set(active(book))
+    assert not book.unusable
+
+
 def test_a_file_that_vanishes_after_it_was_listed_is_said(tmp_path: Path) -> None:
     path = write(tmp_path, "r.toml", RULE.format("r", "low"))
     listed = rulebook.find_files([tmp_path], [".toml"])

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import structlog.testing
 import trio.testing
 
 from actors.detection.builtin import NAMES
@@ -118,3 +119,17 @@ async def test_in_a_replay_it_ends_at_once(tmp_path: Path) -> None:
         with trio.fail_after(5):
             await stage.ended.wait()
     assert stage.told == []
+
+
+def test_sigma_files_that_an_agent_does_not_read_are_not_passed_over_in_silence(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "sigma/a.yml", "title: x")
+    with structlog.testing.capture_logs() as said:
+        watched(tmp_path)
+    assert [(each["log_level"], each["files"]) for each in said] == [("warning", 1)]
+    with structlog.testing.capture_logs() as said:
+        watched(
+            tmp_path, readers={**READERS, ".yml": lambda _: Found(), ".yaml": lambda _: Found()}
+        )
+    assert said == []

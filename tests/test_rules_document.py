@@ -10,7 +10,7 @@ from actors.detection.rulefile import parse_rule
 from actors.detection.ruleset import RuleSet
 from actors.detection.ruletest import run_tests
 from actors.detection.settings import FilterSettings
-from services.detection import backtest_command, rules_command
+from services.detection import backtest_command, incidents, rules_command
 from services.settings import Settings
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "RULES.md"
@@ -41,13 +41,15 @@ def test_the_commands_take_the_first_rule(
     assert "2 tests passed, 0 failed" in capfd.readouterr().out
 
 
-def test_every_command_of_the_document_is_one() -> None:
-    known = {
-        *("rules check", "rules test", "rules list", "rules explain", "rules compile"),
-        *("rules show", "incidents --since", "incidents ID", "backtest rules/curl-into-tmp.toml"),
+def test_every_command_of_the_document_can_be_read() -> None:
+    text = DOCUMENT.read_text()
+    shown = re.findall(r"^    python -m services\.detection (.*?)(?: >.*)?$", text, re.MULTILINE)
+    parsers = {
+        "rules": rules_command._parse,
+        "backtest": backtest_command._parse,
+        "incidents": incidents._parse,
     }
-    shown = re.findall(
-        r"^    python -m services\.detection (\S+ \S+)", DOCUMENT.read_text(), re.MULTILINE
-    )
-    assert set(shown) == known
-    assert backtest_command.main.__doc__
+    assert {line.split()[0] for line in shown} == set(parsers)
+    for line in shown:
+        tool, *words = line.split()
+        parsers[tool](words)  # leaves the program where it cannot

@@ -18,6 +18,11 @@ _TOOLS: dict[str, Callable[[Sequence[str], Settings], int]] = {
     "incidents": incidents.main,
 }
 
+_EPILOG = (
+    "Tools, each with --help of its own, and --config FILE before its name: rules (check, list, "
+    "test, explain, compile, show), backtest, incidents."
+)
+
 
 def main(words: Sequence[str]) -> int:
     """Run the worker or a tool; the exit code."""
@@ -26,7 +31,7 @@ def main(words: Sequence[str]) -> int:
     if len(rest) > 2 and rest[0] == "--config" and rest[2] in _TOOLS:
         chosen, rest = Path(rest[1]), rest[2:]
     if not rest or rest[0] not in _TOOLS:
-        return program.main(DETECTION, words)
+        return program.main(DETECTION, words, epilog=_EPILOG)
     stdio.open_missing()
     logs.configure(pretty=False)
     try:

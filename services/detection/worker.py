@@ -11,8 +11,8 @@ from actors.runtime import Actor
 from services.claims import Claims
 from services.detection.agents import AgentCounts, Agents
 from services.detection.engine import MakeDetection
-from services.detection.groups import Groups, Stopped, WorkCounts
 from services.detection.leases import Leases
+from services.detection.processing import Processor, Stopped, WorkCounts
 from services.detection.pulling import Pulling
 from services.detection.reach import Reach
 from services.detection.state import BEAT_SECS, StateUnavailable
@@ -93,7 +93,7 @@ class Worker(Actor):
 
     async def _work(self, nursery: trio.Nursery) -> None:
         await trio.lowlevel.checkpoint()
-        groups = Groups(
+        processor = Processor(
             session=self._session,
             reach=self._reach,
             leases=self._leases,
@@ -109,7 +109,7 @@ class Worker(Actor):
             taken = await self._pulling.take()
             try:
                 while taken:
-                    taken = await groups.deal_with(taken)
+                    taken = await processor.deal_with(taken)
             except (Stopped, StateUnavailable) as error:
                 self.context.log.warning("stopped with messages in hand", why=str(error))
 

@@ -12,9 +12,9 @@ import trio
 from actors.runtime.testing import run_actor
 from services.claims import Claims
 from services.detection.agents import AgentCounts
-from services.detection.groups import WorkCounts
 from services.detection.leases import Leases
 from services.detection.memory_state import MemoryState
+from services.detection.processing import WorkCounts
 from services.detection.reach import Reach
 from services.detection.redis_state import RedisState
 from services.detection.state import State, Write, Written

@@ -25,7 +25,6 @@ from transport.messages import (
     CanonicalSingle,
     alert_message_id,
     encode,
-    event_id,
 )
 from transport.session import Delivery, Outgoing, Session
 from transport.subjects import ALERTS, INVALID, Address, address_of, subject
@@ -88,7 +87,7 @@ class _Group:
 _Readable = tuple[int, Delivery, Unit, CanonicalBatch]
 
 
-class Groups:
+class Processor:
     """Deals with messages.
 
     Args:
@@ -204,8 +203,8 @@ class Groups:
             group.broken.add(unit)
             self._refuse(group, delivery, address_of(delivery.subject), _FAILED, repr(error))
             return
-        for seq, why in self._agents.poisoned(unit):
-            self._refuse_event(group, delivery, batch, seq, why)
+        if poisoned := self._agents.poisoned(unit):
+            self._refuse_events(group, delivery, batch, poisoned)
         self._counts.late += finding == "late"
         self._counts.events += len(batch.events)
         group.alerts += len(alerts)
@@ -215,41 +214,56 @@ class Groups:
     def _refuse(
         self, group: _Group, delivery: Delivery, address: Address, reason: str, detail: str
     ) -> None:
+        """The whole message goes to the invalid lane."""
         self._counts.invalid += 1
+        self._to_invalid_lane(group, delivery, address, reason=reason, detail=detail)
+        group.refused.append(delivery)
+
+    def _refuse_events(
+        self,
+        group: _Group,
+        delivery: Delivery,
+        batch: CanonicalBatch,
+        poisoned: Sequence[tuple[int, str]],
+    ) -> None:
+        """Single events go to the invalid lane; the others of their batch were taken."""
+        self._counts.poisoned += len(poisoned)
+        events = dict(zip(batch.sequence_numbers(), batch.events, strict=True))
+        for seq, why in poisoned:
+            self._to_invalid_lane(
+                group,
+                delivery,
+                address_of(delivery.subject),
+                reason=_FAILED,
+                detail=why,
+                part=(seq, encode(events[seq])),
+            )
+
+    def _to_invalid_lane(  # noqa: PLR0913 - what is known of one refusal
+        self,
+        group: _Group,
+        delivery: Delivery,
+        address: Address,
+        *,
+        reason: str,
+        detail: str,
+        part: tuple[int, bytes] | None = None,
+    ) -> None:
         self._log.error(
-            "message goes to the invalid lane",
+            "goes to the invalid lane",
+            what="message" if part is None else f"event {part[0]} of a message",
             agent=address.agent_id,
             stream_seq=delivery.stream_seq,
             reason=reason,
             detail=detail[:_DETAIL_MAX],
         )
         record = refusal(
-            delivery, address, reason=reason, detail=detail, received_at_unix_ms=self._clock_ms()
-        )
-        where = subject(INVALID, address)
-        group.outgoing.append(Outgoing(where, encode(record), record.invalid_id))
-        group.refused.append(delivery)
-
-    def _refuse_event(
-        self, group: _Group, delivery: Delivery, batch: CanonicalBatch, seq: int, why: str
-    ) -> None:
-        """One event goes to the invalid lane; the others of its batch were taken."""
-        address = address_of(delivery.subject)
-        self._counts.poisoned += 1
-        self._log.error(
-            "event goes to the invalid lane",
-            agent=address.agent_id,
-            event_id=event_id(batch.epoch, seq),
-            detail=why[:_DETAIL_MAX],
-        )
-        event = batch.events[batch.sequence_numbers().index(seq)]
-        record = refusal(
             delivery,
             address,
-            reason=_FAILED,
-            detail=why,
+            reason=reason,
+            detail=detail,
             received_at_unix_ms=self._clock_ms(),
-            part=(seq, encode(event)),
+            part=part,
         )
         where = subject(INVALID, address)
         group.outgoing.append(Outgoing(where, encode(record), record.invalid_id))
