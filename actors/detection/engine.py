@@ -252,14 +252,17 @@ class Engine:
 
     def _observe(self, event: OpenEvent | ConnectEvent, plans: Plans, alerts: list[Alert]) -> None:
         passed = plans.passing(event)
-        if plans.hopeless(event, passed):
+        if not passed:
+            return
+        hits = plans.find(event) if plans.waits(passed) else None
+        if hits == 0:
             return
         process = self.table.meet(event)
         program = self.table.program_at(process, event)
         parent = self.table.parent(process) if plans.needs_parents else None
         parent_program = None if parent is None else parent.program
         seen = Observation(event, process, program, self.host, None, parent_program)
-        self._judge(plans.of(passed, seen), seen, alerts)
+        self._judge(plans.of(passed, seen, hits), seen, alerts)
 
     def _judge(self, plans: Iterable[Plan], seen: Observation, alerts: list[Alert]) -> None:
         """Raise what the event shows alone, then what it completes."""

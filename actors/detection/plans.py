@@ -112,17 +112,16 @@ class Plans:
                 passed |= bit
         return passed
 
-    def hopeless(self, event: Any, passed: int) -> bool:
-        """Whether nothing can hold: all that passed waits for literals, and none is there.
+    def waits(self, passed: int) -> bool:
+        """Return whether all that passed waits for literals: then `find` before the process."""
+        return not passed & self._unanchored
 
-        Worth asking before the process is looked up.
-        """
-        if not passed or passed & self._unanchored:
-            return not passed
-        return not self._literals.find(fold(searched_text(event)))
+    def find(self, event: Any) -> int:
+        """Return which plans' literals are in an event's text, one bit each."""
+        return self._literals.find(fold(searched_text(event)))
 
-    def of(self, passed: int, seen: Observation) -> Iterable[Plan]:
-        """Return the plans left to try, in their order."""
+    def of(self, passed: int, seen: Observation, hits: int | None = None) -> Iterable[Plan]:
+        """Return the plans left to try, in their order; ``hits`` of `find`, if it was asked."""
         event = seen.event
         argv0: str | None = None
         if isinstance(event, ExecEvent) and event.argv:
@@ -135,7 +134,7 @@ class Plans:
             entry = self._learn(key, seen)
         if not entry.waiting:
             return entry.always
-        hits = self._literals.find(fold(searched_text(event))) & entry.waiting
+        hits = (self.find(event) if hits is None else hits) & entry.waiting
         if not hits:
             return entry.always
         found = list(entry.always)
