@@ -20,7 +20,7 @@ import struct
 import tempfile
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,13 @@ def load(key: str, *, folder: Path = FOLDER) -> Probes:
         }
         if codes.keys() != set(source.ATTACHMENTS.values()) or not maps.keys() >= set(source.MAPS):
             raise ValueError("is not whole")  # noqa: TRY301 - like whatever else is wrong with it
-        _verify(codes, functions)
+
+        def verify(name: str) -> None:
+            functions[name] = syscalls.load_program(
+                codes[name], name=name, raw=source.is_raw(name), license_text=_LICENSE
+            )
+
+        verify_all(codes, verify)
     except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
         for descriptor in (*maps.values(), *functions.values()):
             os.close(descriptor)
@@ -89,22 +95,24 @@ def load(key: str, *, folder: Path = FOLDER) -> Probes:
     return Probes(maps, functions)
 
 
-def _verify(codes: Mapping[str, bytes], loaded: dict[str, int]) -> None:
-    """Load every function, the slowest one beside the others."""
-    failures: list[OSError] = []
+def verify_all(functions: Iterable[str], verify: Callable[[str], None]) -> None:
+    """Have every function verified, the one that takes longest beside the others.
 
-    def verify(name: str) -> None:
+    Raises:
+        Exception: the first that ``verify`` raised, after all have been tried.
+    """
+    failures: list[Exception] = []
+
+    def attempt(name: str) -> None:
         try:
-            loaded[name] = syscalls.load_program(
-                codes[name], name=name, raw=source.is_raw(name), license_text=_LICENSE
-            )
-        except OSError as error:
+            verify(name)
+        except Exception as error:  # noqa: BLE001 - raised below: it may be in another thread
             failures.append(error)
 
-    slow = threading.Thread(target=verify, args=(source.SLOW_TO_VERIFY,))
+    slow = threading.Thread(target=attempt, args=(source.SLOW_TO_VERIFY,))
     slow.start()
-    for name in codes.keys() - {source.SLOW_TO_VERIFY}:
-        verify(name)
+    for name in set(functions) - {source.SLOW_TO_VERIFY}:
+        attempt(name)
     slow.join()
     if failures:
         raise failures[0]

@@ -24,7 +24,6 @@ import os
 import platform
 import socket
 import sys
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -112,12 +111,12 @@ def compile_probes() -> tuple[Probes, dict[str, bytes]]:
             """Not attach: what bcc attaches cannot be pinned."""
 
     flags = source.compiler_flags(offsets, cpu_count=possible_cpus())
+    functions = set(source.ATTACHMENTS.values())
     try:
         program = Program(text=source.program_text(), cflags=flags)
-        _verify(program)
+        cache.verify_all(functions, lambda function: _verify(program, function))
     except Exception as error:  # bcc raises bare Exception for everything
         raise LoadError(f"the probes could not be loaded: {error}") from error
-    functions = set(source.ATTACHMENTS.values())
     descriptors = {name: program.funcs[name.encode()].fd for name in functions}
     return Probes(_maps_of(program), descriptors, program), _code_of(program, functions)
 
@@ -149,24 +148,9 @@ def _code_of(program: Any, functions: Iterable[str]) -> dict[str, bytes]:
     }
 
 
-def _verify(program: Any) -> None:
-    """Load every function into the kernel, the slowest one beside the others."""
-    failures: list[Exception] = []
-
-    def verify(function: str) -> None:
-        kind = program.RAW_TRACEPOINT if source.is_raw(function) else program.TRACEPOINT
-        try:
-            program.load_func(function.encode(), kind)
-        except Exception as error:  # noqa: BLE001 - bcc's; raised below
-            failures.append(error)
-
-    slow = threading.Thread(target=verify, args=(source.SLOW_TO_VERIFY,))
-    slow.start()
-    for function in set(source.ATTACHMENTS.values()) - {source.SLOW_TO_VERIFY}:
-        verify(function)
-    slow.join()
-    if failures:
-        raise failures[0]
+def _verify(program: Any, function: str) -> None:
+    kind = program.RAW_TRACEPOINT if source.is_raw(function) else program.TRACEPOINT
+    program.load_func(function.encode(), kind)
 
 
 def attach(probes: Probes) -> dict[str, int]:
