@@ -31,7 +31,7 @@ class _Lines:
 
 
 def configure(*, pretty: bool) -> None:
-    """Send structlog to standard error; call before the first logger is used."""
+    """Send structlog to standard error."""
     renderer: Any = (
         structlog.dev.ConsoleRenderer(
             colors=True, exception_formatter=structlog.dev.plain_traceback
@@ -50,7 +50,6 @@ def configure(*, pretty: bool) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger("info"),
         logger_factory=lambda *_: lines,
-        cache_logger_on_first_use=True,
     )
 
 

@@ -27,6 +27,19 @@ def test_an_exception_is_part_of_its_line(capfd: pytest.CaptureFixture[str]) -> 
     assert "ValueError: of\ntwo lines" in json.loads(line)["exception"]
 
 
+def test_a_logger_that_was_used_goes_where_a_later_configuration_says(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure(pretty=False)
+    log = structlog.get_logger()
+    log.info("once")
+    logs.configure(pretty=False)
+    with structlog.testing.capture_logs() as said:
+        log.info("twice")
+    assert [line["event"] for line in said] == ["twice"]
+    assert "twice" not in capfd.readouterr().err
+
+
 def test_debug_lines_are_left_out(capfd: pytest.CaptureFixture[str]) -> None:
     logs.configure(pretty=True)
     structlog.get_logger().debug("small talk")
