@@ -10,7 +10,8 @@ one; a pid that wrapped around within that tick costs the child its parent.)
 
 Bounded: an exited process is kept for a grace time, because its events and its children's may
 still come, then for as long as it has children here and there is room. When there is no room, the
-oldest exit goes first, then the oldest process.
+oldest exit goes first, then the oldest process without children: a shell or a daemon that everything
+descends from is worth more than what it started.
 
 Events may come late and in any order. A process first met by something other than its fork gets an
 entry with what that event says; its name alone makes nobody trusted.
@@ -38,6 +39,8 @@ MAX_DEPTH = 32
 
 _UNKNOWN_UID = -1
 _MAX_LINEAGES = 256
+_MAX_PASSED_OVER = 16
+"""Parents that one eviction passes over: more would make a long chain of processes costly."""
 _MAX_COMMAND_LINE = 2048
 _ARROW = "=>"
 
@@ -432,7 +435,16 @@ class ProcessTable:
             self._forget(self._exited.popleft())
         else:
             self._evicted_alive += 1
-            self._forget(next(iter(self._processes.values())))
+            self._forget(self._oldest())
+
+    def _oldest(self) -> Process:
+        """Return who goes next of those that live; parents before it get another turn."""
+        for _ in range(_MAX_PASSED_OVER):
+            identity = next(iter(self._processes))
+            if identity not in self._children:
+                break
+            self._processes.move_to_end(identity)
+        return next(iter(self._processes.values()))
 
     def _forget(self, process: Process) -> None:
         """Drop an entry, and the ended ancestors that were only kept for its sake."""

@@ -221,7 +221,7 @@ def test_the_ended_are_kept_for_their_children() -> None:
     assert table.statistics().expired == 2
 
 
-def test_the_oldest_exit_goes_first_then_the_oldest() -> None:
+def test_the_oldest_exit_goes_first_then_the_oldest_without_children() -> None:
     table = small()
     children = [(100 + number, 1000 + number) for number in range(6)]
     for child in children:
@@ -233,10 +233,26 @@ def test_the_oldest_exit_goes_first_then_the_oldest() -> None:
     table.fork(fork((201, 3001), SSHD))
     assert table.get(children[1]) is None
     table.fork(fork((202, 3002), SSHD))
-    assert table.get(INIT) is None
+    assert table.get(children[0]) is None
+    assert table.get(INIT) is not None
     statistics = table.statistics()
     assert (statistics.evicted_exited, statistics.evicted_alive) == (2, 1)
     assert len(table) == 8
+
+
+def test_a_flood_does_not_push_out_those_it_descends_from() -> None:
+    table = small()
+    for number in range(100):
+        table.fork(fork((100 + number, 1000 + number), SSHD))
+    assert table.ancestry((199, 1099)) == "init=>sshd=>sshd"
+
+
+def test_a_chain_of_parents_is_evicted_from_its_oldest_end() -> None:
+    table = ProcessTable(max_processes=64)
+    for number in range(200):
+        table.fork(fork((100 + number, 1000 + number), (99 + number, 999 + number)))
+    assert len(table) == 64
+    assert table.get((299, 1199)) is not None
 
 
 def test_ancestry_is_bounded_printable_and_unambiguous() -> None:
