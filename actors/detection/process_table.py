@@ -241,15 +241,22 @@ class ProcessTable:
             self._fill(process, parent, program, event.uid)
         return process
 
-    def exec(self, event: ExecEvent) -> Process:
-        """Learn what a process runs from now on; only for an exec that succeeded."""
+    def exec(self, event: ExecEvent) -> tuple[Program | None, Process, Program]:
+        """Learn what a process runs from now on; only for an exec that succeeded.
+
+        Returns:
+            The program that made the exec, None when it is not known; the process; and the program
+            that the exec names: if the event is late, the process runs something else by now.
+        """
         program = self.program_of(event)
         process = self._processes.get((event.pid, event.start_ns))
+        parent = self._parent_of(event) if process is None else process.parent
+        launcher = self._launcher(event, process, parent)
         if process is None:
             self._unannounced += 1
-            process = self._add(event, self._parent_of(event), program, event.uid)
+            process = self._add(event, parent, program, event.uid)
         else:
-            if process.parent is None:
+            if parent is None:
                 self._adopt(process, self._parent_of(event))
             if process.exec_ns <= event.time_ns:
                 self._run(process, program)
@@ -257,7 +264,7 @@ class ProcessTable:
         if self._keep_command_lines and process.exec_ns <= event.time_ns:
             process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
         process.exec_ns = max(process.exec_ns, event.time_ns)
-        return process
+        return launcher, process, program
 
     def exit(self, event: ExitEvent) -> Process:
         """Note the end of a process; what it was stays known for a while."""
@@ -292,18 +299,23 @@ class ProcessTable:
         return self._programs.get(event.comm)
 
     def launcher(self, event: ExecEvent) -> Program | None:
-        """Return the program that makes this exec, None when it is not known.
+        """Return the program that tried an exec, None when it is not known.
 
-        Call it before ``exec``. It is what the process runs until now: what it exec'd before, or
-        else its parent's program, inherited at the fork.
+        It is what the process runs until then: what it exec'd before, or else its parent's program,
+        inherited at the fork.
         """
         process = self._processes.get((event.pid, event.start_ns))
+        parent = self._parent_of(event) if process is None else process.parent
+        return self._launcher(event, process, parent)
+
+    def _launcher(
+        self, event: ExecEvent, process: Process | None, parent: Identity | None
+    ) -> Program | None:
         if process is not None:
             if process.exec_ns > event.time_ns:
                 return None
             if process.program.exe:
                 return process.program
-        parent = self._parent_of(event) if process is None else process.parent
         forker = None if parent is None else self._processes.get(parent)
         # What the parent started after the fork was not inherited.
         if forker is not None and forker.exec_ns <= event.start_ns:
