@@ -10,8 +10,8 @@ one; a pid that wrapped around within that tick costs the child its parent.)
 
 Bounded: an exited process is kept for a grace time, because its events and its children's may
 still come, then for as long as it has children here and there is room. When there is no room, the
-oldest exit goes first, then the oldest process without children: a shell or a daemon that everything
-descends from is worth more than what it started.
+oldest exit goes first, then the oldest process without children: a shell or a daemon that
+everything descends from is worth more than what it started.
 
 Events may come late and in any order. A process first met by something other than its fork gets an
 entry with what that event says; its name alone makes nobody trusted.
