@@ -1,0 +1,87 @@
+"""Every command of README and docs is run: here, or by the test that the plan names."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tests.documents.extract import ROOT, documents, name_of, named, plain, shown
+from tests.documents.plan import ELSEWHERE, SCENES
+from tests.documents.scene import Run, Serve
+from tests.documents.stage import play
+
+PLANNED = {
+    step.text
+    for steps in SCENES.values()
+    for step in steps
+    if isinstance(step, Run | Serve) and not step.ours
+}
+DOCUMENTED = [command for path in documents() for command in shown(path)]
+
+
+def test_every_documented_command_is_run() -> None:
+    covered = PLANNED | ELSEWHERE.keys()
+    assert [str(each) for each in DOCUMENTED if each.text not in covered] == []
+
+
+def test_what_is_run_is_what_is_documented() -> None:
+    texts = {each.text for each in DOCUMENTED}
+    assert sorted((PLANNED | ELSEWHERE.keys()) - texts) == []
+
+
+def test_a_command_named_in_the_text_is_one_that_is_run() -> None:
+    known = [plain(text) for text in (*PLANNED, *ELSEWHERE)]
+    unknown = [
+        str(each)
+        for path in documents()
+        for each in named(path)
+        if not any(text == plain(each.text) or _begins(text, each.text) for text in known)
+    ]
+    assert unknown == []
+
+
+def _begins(known: str, text: str) -> bool:
+    return known.startswith(plain(text) + " ")
+
+
+@pytest.mark.parametrize("where", sorted(set(ELSEWHERE.values())))
+def test_what_runs_the_others_exists(where: str) -> None:
+    file, _, test = where.partition(": ") if ": " in where else where.partition("::")
+    text = (ROOT / file).read_text()
+    if file.endswith(".py"):
+        assert re.search(rf"^(?:async )?def {re.escape(test)}\(", text, re.MULTILINE), where
+    else:
+        assert test in text.splitlines(), where
+
+
+@pytest.mark.parametrize(
+    "target", sorted({text.split()[1] for text in ELSEWHERE if text.startswith("make ")})
+)
+def test_a_documented_target_can_be_made(target: str) -> None:
+    words = ["make", "--dry-run", target]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_stand_in_blocks_that_say_so() -> None:
+    """What is indented instead would be seen by nobody."""
+    indented = [
+        f"{name_of(path)}:{number}"
+        for path in documents()
+        for number, line in _outside(path.read_text())
+        if re.match(r" {4}(?:[.]venv|sudo|python|make|docker|export) ?", line)
+    ]
+    assert indented == []
+
+
+def _outside(text: str) -> list[tuple[int, str]]:
+    without = re.sub(r"```.*?```", lambda found: "\n" * found[0].count("\n"), text, flags=re.DOTALL)
+    return list(enumerate(without.splitlines(), 1))
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", SCENES)
+def test_a_scene(name: str) -> None:
+    play(name)
