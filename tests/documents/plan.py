@@ -1,4 +1,4 @@
-"""Which documented command is run where. Every command of README and docs stands here, once or more.
+"""Which documented command is run where. Every command of README and docs stands here.
 
 SCENES are played for real by `test_commands.py`. ELSEWHERE has the commands that cannot be: those
 that run the tests themselves, for one. Each names the test that does run it, as ``file::test``, or
@@ -27,15 +27,21 @@ _SIGMA = (
     "'  product: linux' '  category: process_creation' 'detection:' '  selection:' "
     "'    CommandLine|contains: machine-id' '  condition: selection' > rules/sigma/one.yml"
 )
-_ATTACK = "/usr/bin/python3 -c 'import subprocess; subprocess.run([\"/bin/sh\", \"-c\", \": base64\"])'"
+_ATTACK = '/usr/bin/python3 -c \'import subprocess; subprocess.run(["/bin/sh", "-c", ": base64"])\''
 _INCIDENT = (
     "python -m services.detection incidents --json"
-    " | python -c 'import json, sys; print(json.load(sys.stdin)[\"incidents\"][0][\"incident_id\"])'"
+    " | python -c 'import json, sys;"
+    ' print(json.load(sys.stdin)["incidents"][0]["incident_id"])\''
 )
 
 SCENES: Mapping[str, Sequence[Step]] = {
     "one machine": [
         Run("make setup"),
+        Run(
+            "LAVENDER_AGENT__HEARTBEAT_INTERVAL_SECS=60"
+            " .venv/bin/python -m actors.agent --show-topology",
+            says="heartbeat",
+        ),
         Serve(STACK, until=STACK_RUNS, name="stack"),
         Serve("sudo make run", until=WATCHING, name="agent", codes=INTERRUPTED),
         Run(_ATTACK, ours=True),

@@ -150,7 +150,7 @@ class Player:
 
     def _output(self, text: str) -> tuple[int, str]:
         done = subprocess.run(
-            ["bash", "-c", text],
+            ["/bin/bash", "-c", text],
             cwd=ROOT,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -171,7 +171,7 @@ class Player:
         log = self._folder / f"{step.name}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {step.text}" if " && " not in step.text else step.text],
+                ["/bin/bash", "-c", f"exec {step.text}" if " && " not in step.text else step.text],
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -213,7 +213,7 @@ class Player:
         made.start()
         self._stack.callback(made.stop)
         made.sql("CREATE DATABASE lavender")
-        self.environment["PGPASSWORD"] = "correct-horse"  # noqa: S105 - of a cluster that lives for a test
+        self.environment["PGPASSWORD"] = "correct-horse"
 
     def have_redis(self) -> None:
         """Redis on its usual port."""
