@@ -37,7 +37,7 @@ class AgentSettings(BaseModel):
     )
     telemetry_subject_prefix: SubjectPrefix = Field(
         default="telemetry.raw",
-        description="Subject of telemetry, before tenant and agent; the streams expect the default.",
+        description="Subject of telemetry, before tenant and agent; streams expect the default.",
     )
     heartbeat_subject_prefix: SubjectPrefix = Field(
         default="heartbeat", description="Subject of heartbeats, before tenant and agent."
