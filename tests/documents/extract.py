@@ -1,8 +1,12 @@
-"""What the documents show: fenced blocks, the commands in them, and commands named in the text."""
+"""What the documents show: fenced blocks, the commands in them, and commands named in the text.
+
+``python -m tests.documents.extract DOCUMENT LANGUAGE N`` prints a document's n-th block, from 0.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,3 +115,9 @@ def named(path: Path) -> list[Command]:
 def plain(command: str) -> str:
     """A command without what says as whom and with whose Python it runs."""
     return command.removeprefix("sudo ").replace(".venv/bin/", "", 1)
+
+
+if __name__ == "__main__":
+    document, language, number = sys.argv[1:]
+    wanted = [each for each in blocks(ROOT / document) if each.language == language]
+    sys.stdout.write(wanted[int(number)].text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -126,3 +127,15 @@ def tests_of(path: Path) -> list[str]:
     """The tests of a file, as ``file::test``."""
     names = re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text(), re.MULTILINE)
     return [f"{path.relative_to(ROOT)}::{name}" for name in names]
+
+
+def main() -> int:
+    """Whether all metrics of an exposition, on standard input, are known; prints the others."""
+    served = set(re.findall(r"^# TYPE (lavender_\w+)", sys.stdin.read(), re.MULTILINE))
+    unknown = sorted(served - metric_names())
+    sys.stdout.write("\n".join(unknown))
+    return 0 if served and not unknown else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

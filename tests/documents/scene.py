@@ -171,7 +171,7 @@ class Player:
         log = self._folder / f"{step.name}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                ["/bin/bash", "-c", f"exec {step.text}" if " && " not in step.text else step.text],
+                ["/bin/bash", "-c", f"exec env {step.text}"],
                 cwd=ROOT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +87,59 @@ def _outside(text: str) -> list[tuple[int, str]]:
 @pytest.mark.parametrize("name", SCENES)
 def test_a_scene(name: str) -> None:
     play(name)
+
+
+def test_a_checkout_is_brought_up_to_date(tmp_path: Path) -> None:
+    """``git pull``, of a repository of our own: this one's origin may be nowhere."""
+    origin, checkout = tmp_path / "origin", tmp_path / "checkout"
+    git = (
+        "git",
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "init.defaultBranch=m",
+    )
+    for words in (
+        ("init", "-q", origin),
+        ("-C", origin, "commit", "-q", "--allow-empty", "-m", "one"),
+        ("clone", "-q", origin, checkout),
+        ("-C", origin, "commit", "-q", "--allow-empty", "-m", "two"),
+        ("-C", checkout, "pull", "-q"),
+    ):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    said = subprocess.run(
+        [*git, "-C", checkout, "log", "--format=%s"], check=True, capture_output=True, text=True
+    )
+    assert said.stdout.split() == ["two", "one"]
+
+
+def test_make_docs_changes_nothing() -> None:
+    """What ``make docs`` would write is there already."""
+    recipe = _make("--dry-run", "docs")
+    for module, path in re.findall(r"-m (tests\.\w+) > (docs/\S+)", recipe):
+        done = subprocess.run(
+            [sys.executable, "-m", module], cwd=ROOT, capture_output=True, check=True
+        )
+        assert done.stdout == (ROOT / path).read_bytes(), path
+
+
+def test_make_help_names_every_target() -> None:
+    helped = _make("help")
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [each for each in targets if each not in helped] == []
+
+
+def _make(*words: str) -> str:
+    done = subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_every_measure_that_is_documented_exists() -> None:
+    words = [sys.executable, "-m", "tests.bench", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    text = (ROOT / "docs" / "BENCHMARKS.md").read_text()
+    measures = {each for each in re.findall(r"^\|[^|]*\| `([a-z-]+)` \|", text, re.MULTILINE)}
+    assert measures
+    assert [each for each in sorted(measures) if each not in done.stdout] == []
