@@ -113,8 +113,9 @@ def named(path: Path) -> list[Command]:
 
 
 def plain(command: str) -> str:
-    """A command without what says as whom and with whose Python it runs."""
-    return command.removeprefix("sudo ").replace(".venv/bin/", "", 1)
+    """A command without its variables, and what says as whom and with whose Python it runs."""
+    bare = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", command.removeprefix("sudo "))
+    return bare.replace(".venv/bin/", "", 1)
 
 
 if __name__ == "__main__":

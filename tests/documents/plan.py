@@ -270,15 +270,18 @@ SCENES: Mapping[str, Sequence[Step]] = {
     ],
 }
 
+_HERE = "tests/documents/test_commands.py"
 ELSEWHERE: Mapping[str, str] = {
-    "git pull": "tests/documents/test_commands.py::test_a_checkout_is_brought_up_to_date",
+    "git pull": f"{_HERE}::test_a_checkout_is_brought_up_to_date",
     "make lint": ".ci/run: make lint test",
     "make test": ".ci/run: make lint test",
     "make faults": ".ci/run: make faults",
     "make soak": ".ci/run: make soak",
-    "make docs": "tests/documents/test_commands.py::test_make_docs_changes_nothing",
-    "make help": "tests/documents/test_commands.py::test_make_help_names_every_target",
-    ".venv/bin/python -m tests.bench --help": (
-        "tests/documents/test_commands.py::test_every_measure_that_is_documented_exists"
-    ),
+    "make docs": f"{_HERE}::test_make_docs_changes_nothing",
+    "make help": f"{_HERE}::test_make_help_names_every_target",
+    ".venv/bin/python -m tests.bench --help": f"{_HERE}::test_every_documented_measure_exists",
+    "make bench": f"{_HERE}::test_a_measure_is_made",
+    'make bench BENCH_ARGS="--json opens-all"': f"{_HERE}::test_a_measure_is_made",
+    "sudo .venv/bin/python -m tests.bench NAME": f"{_HERE}::test_a_measure_is_made",
+    ".venv/bin/python -m tests.bench sizes": f"{_HERE}::test_a_measure_is_made",
 }
