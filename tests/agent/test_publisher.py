@@ -227,6 +227,14 @@ async def test_an_alert_names_its_event_and_goes_first(world: World) -> None:
     assert world.batches[-1].counters.alerts == 1
 
 
+async def test_an_alert_that_is_told_again_is_raised_once(world: World) -> None:
+    again = msgspec.structs.replace(an_alert(an_event(4)), count=2)
+    first = sweep(0, 10, alerts=[3])
+    await publish(world, msgspec.structs.replace(first, alerts=[*first.alerts, again]))
+    assert [alert.count for alert in world.alerts] == [1, 2]
+    assert world.batches[-1].counters.alerts == 1
+
+
 async def test_an_alert_leaves_the_agent_with_all_that_detection_says_of_it(world: World) -> None:
     process = LineageProcess(3, 30, 1, 10, "bash")
     told = msgspec.structs.replace(
