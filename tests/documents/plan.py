@@ -14,8 +14,8 @@ from tests.documents.scene import Have, Run, Serve, Step, Stop
 WATCHING = "Lavender is watching"
 STACK = ".venv/bin/python -m services.stack --data ./data"
 STACK_RUNS = "backend is running"
-INTERRUPTED = (2, 130, -2)
-"""Make's exit codes when it is interrupted, whatever the program it ran has said."""
+INTERRUPTED = (0, 2, 130, -2)
+"""Make's exit codes when it is interrupted: it may or may not wait for what its program says."""
 _LISTENING_STACK = f"LAVENDER_STACK__LISTEN=127.0.0.1:9100 {STACK}"
 _BACKUP = (
     "umask 077 && python3 -c 'import sqlite3;"
