@@ -364,7 +364,23 @@ class ProcessTable:
             if known is None or (known.exit_ns and known.exit_ns < event.start_ns):
                 return None
             identity = known.identity
-        return identity if _comes_before(identity, event) else None
+        return identity if self._comes_before(identity, event) else None
+
+    def _comes_before(self, parent: Identity, child: SeedEvent | ForkEvent | ExecEvent) -> bool:
+        """Whether a process can be the parent of another: nobody is its own ancestor.
+
+        Start times rise along a lineage. Within one tick neither they nor pids, which begin anew
+        after the highest, tell who came first; then the ancestors of that tick are looked through.
+        """
+        ancestor: Identity | None = parent
+        for _ in range(MAX_DEPTH):
+            if ancestor is None or ancestor[1] < child.start_ns:
+                return True
+            if ancestor[1] > child.start_ns or ancestor[0] == child.pid:
+                return False
+            process = self._processes.get(ancestor)
+            ancestor = None if process is None else process.parent
+        return False
 
     def _add(
         self,
@@ -484,7 +500,3 @@ class ProcessTable:
         if unneeded is not None:
             self._expired += 1
         return unneeded
-
-
-def _comes_before(parent: Identity, child: SeedEvent | ForkEvent | ExecEvent) -> bool:
-    return parent[1] < child.start_ns or (parent[1] == child.start_ns and parent[0] < child.pid)
