@@ -371,7 +371,7 @@ def check(table: ProcessTable, bound: int) -> None:
         if process.exec_ns:
             assert process.program.exe == f"/bin/{pid}.{start_ns}"
         elif process.program.exe:
-            own_pid, own_start = map(int, process.program.exe[5:].split("."))
+            _, own_start = map(int, process.program.exe[5:].split("."))
             assert own_start <= start_ns
     assert table._children == children
     ended = {process.identity for process in table if not process.alive}
