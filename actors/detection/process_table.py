@@ -4,9 +4,8 @@ A process is known by (pid, start time), so a reused pid is another process. Its
 that forked it, for good: when the parent dies the kernel hands the child to init, but the lineage
 does not change.
 
-A parent always comes before its child in the order (start time, pid), so lineages have no cycles,
-whatever the events say. (Start times are whole clock ticks, so a parent and its child may share
-one; a pid that wrapped around within that tick costs the child its parent.)
+A parent never starts after its child, and is never its descendant: lineages have no cycles,
+whatever the events say.
 
 Bounded: an exited process is kept for a grace time, because its events and its children's may
 still come, then for as long as it has children here and there is room. When there is no room, the
@@ -23,6 +22,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from actors.detection.events import (
+    AnyEvent,
     ConnectEvent,
     ExecEvent,
     ExitEvent,
@@ -382,13 +382,7 @@ class ProcessTable:
             ancestor = None if process is None else process.parent
         return False
 
-    def _add(
-        self,
-        event: SeedEvent | ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent,
-        parent: Identity | None,
-        program: Program,
-        uid: int,
-    ) -> Process:
+    def _add(self, event: AnyEvent, parent: Identity | None, program: Program, uid: int) -> Process:
         self._newest_ns = max(self._newest_ns, event.time_ns)
         self._expire()
         while len(self._processes) >= self._max_processes:
