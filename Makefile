@@ -6,6 +6,8 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 AGENT_ARGS ?=
+PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
+  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
 .PHONY: help setup packages run test lint format bench soak faults coverage docs lock clean
 
@@ -57,8 +59,8 @@ docs: setup ## write the documents that are made from the code
 
 lock: ## pin the dependencies again, with hashes
 	$(PYTHON) -m pip install --quiet pip-tools
-	CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
-	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra dev --extra services -o requirements.lock pyproject.toml
+	$(PIP_COMPILE) --extra dev --extra services -o requirements.lock pyproject.toml
+	$(PIP_COMPILE) --extra services --constraint requirements.lock -o requirements-runtime.lock pyproject.toml
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

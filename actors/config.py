@@ -61,7 +61,7 @@ def find_file(
     Args:
         environment: for ``LAVENDER_CONFIG``.
         start: walk up from here first.
-        program: then from here.
+        program: then from here, and from this package, with which a wheel brings the file.
         chosen: named on the command line; goes before all else.
 
     Raises:
@@ -73,7 +73,7 @@ def find_file(
             origin = "--config" if chosen else ENV_FILE
             raise ConfigError(f"{origin} names {named}, and there is no such file")
         return Path(named)
-    for folder in (start, program):
+    for folder in (start, program, Path(__file__).resolve().parent):
         for place in (folder, *folder.parents):
             if _is_file(place / FILE_NAME):
                 return place / FILE_NAME

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 import trio
 
-from actors import config, logs, stdio
+from actors import config, logs, notify, stdio
 from actors.rulebook import folder_of
 from actors.runtime import Outcome, Topology, TopologyError, load_topology, render, run_topology
 from actors.version import VERSION
@@ -230,7 +230,14 @@ async def _live(
                 nursery.start_soon(keep_running, server)
             if not failures:
                 nursery.start_soon(stay_connected)
-                outcome = await run_topology(topology, ready=announce)
+                nursery.start_soon(_feed_watchdog)
+
+                def ready() -> None:
+                    if announce is not None:
+                        announce()
+                    notify.ready()
+
+                outcome = await run_topology(topology, ready=ready)
                 for claims in resources.claims:
                     claims.give_back_all()
             if gate is not None:
@@ -242,6 +249,15 @@ async def _live(
             with trio.move_on_after(_SERVER_STOPS_SECS, shield=True):
                 await server.stop()
     return outcome
+
+
+async def _feed_watchdog() -> None:
+    """Tell systemd that this loop turns, if it wants to know."""
+    within_secs = notify.watchdog_secs()
+    await trio.lowlevel.checkpoint()
+    while within_secs is not None:
+        notify.alive()
+        await trio.sleep(within_secs / 4)
 
 
 async def _started(server: EmbeddedServer, failures: list[Exception]) -> bool:

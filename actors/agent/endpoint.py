@@ -6,17 +6,19 @@ import fcntl
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import structlog
 import trio
 
-from actors import stdio
+from actors import notify, stdio
 from actors.agent import memory, privileges, publishing
 from actors.agent.console import Output, Stream
 from actors.agent.enrich import Enricher, Users, host_devices
 from actors.agent.exits import ExitCode, StartError, start_error
+from actors.agent.heartbeat import BEATS_MISSED
 from actors.agent.kinds import Resources, agent_kinds
 from actors.agent.readers import ring_problems
 from actors.agent.recording import RecordedSensor
@@ -35,7 +37,7 @@ from bpf.errors import BpfError
 from transport import crossing
 from transport.errors import TransportError
 
-LOCK = Path("/run/lavender-agent.lock")
+LOCK = Path("/run/lavender/agent.lock")
 WATCHING = "Lavender is watching. Ctrl+C to stop"
 _TOPOLOGY = "agent"
 UNREMARKABLE_GAPS = ("no pins", "no bpffs")
@@ -113,7 +115,7 @@ def watch(
         if resources.publishing is None:
             sensor.let_go()
         memory.settle()
-        return _run(resources, ready=_announce)
+        return _run(resources, ready=partial(_announce, settings.agent.heartbeat_interval_secs))
 
 
 def replay(settings: Settings, path: Path, *, rules: RuleFiles, output: Output) -> int:
@@ -200,6 +202,7 @@ def _detach(attached: Attached) -> None:
 
 def _lock() -> BinaryIO:
     try:
+        LOCK.parent.mkdir(mode=0o755, exist_ok=True)
         file = LOCK.open("ab")
     except OSError as error:
         raise StartError(
@@ -272,8 +275,10 @@ def _needed(settings: Settings) -> frozenset[privileges.Capability]:
     return frozenset(needed)
 
 
-def _announce() -> None:
+def _announce(heartbeat_secs: float) -> None:
     stdio.write_now(2, f"{WATCHING}\n".encode())
+    notify.ready("watching")
+    notify.allow_secs(BEATS_MISSED * heartbeat_secs)
 
 
 def _run(resources: Resources, *, ready: Callable[[], None] | None = None) -> int:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import msgspec
 import trio
 
+from actors import notify
 from actors.agent.messages import StatisticsRequest, Status
 from actors.agent.sensor import Sensor
-from actors.runtime import Actor, AskError, UndeclaredMessageError
+from actors.runtime import Actor, ActorStatistics, AskError, UndeclaredMessageError
 from actors.version import VERSION
 
 _ANSWER_WITHIN_SECS = 1.0
+BEATS_MISSED = 4
+"""An agent that says nothing for this many beats is stuck."""
 
 
 class Heartbeat(Actor):
-    """Periodic source of status records.
+    """Periodic source of status records, which also tells systemd that the agent is not stuck.
 
     Args:
         sensor: for the probes' counters.
@@ -32,6 +36,7 @@ class Heartbeat(Actor):
         self._sensor = sensor
         self._agent_id = agent_id
         self._begin = time.monotonic()
+        self._statistics: Mapping[str, ActorStatistics] = {}
         self.tick_secs = interval_secs
 
     async def run(self) -> None:
@@ -43,7 +48,11 @@ class Heartbeat(Actor):
 
     async def tick(self) -> None:
         """Tell one record."""
-        await self.context.tell(Status(await self._record()))
+        before, self._statistics = self._statistics, self.context.statistics()
+        record = await self._record()
+        await self.context.tell(Status(record))
+        if "unavailable" not in record["detection"] or not _stuck(before, self._statistics):
+            notify.alive()
 
     async def _record(self) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
@@ -60,3 +69,15 @@ class Heartbeat(Actor):
             "detection": detection,
             "actors": {name: asdict(each) for name, each in self.context.statistics().items()},
         }
+
+
+def _stuck(before: Mapping[str, ActorStatistics], now: Mapping[str, ActorStatistics]) -> bool:
+    """Whether an actor has had one message in hand from one beat to the next.
+
+    A console may, whose reader has gone to sleep: it is asked only where detection does not answer,
+    which after a burst may only be late.
+    """
+    return any(
+        each.in_hand and name in before and before[name].in_hand and before[name].handled == each.handled
+        for name, each in now.items()
+    )
