@@ -1,3 +1,3 @@
 """The version of Lavender, in one place."""
 
-VERSION = "0.5.0"
+VERSION = "0.1.0"

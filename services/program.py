@@ -12,6 +12,7 @@ import gc
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,13 +232,7 @@ async def _live(
             if not failures:
                 nursery.start_soon(stay_connected)
                 nursery.start_soon(_feed_watchdog)
-
-                def ready() -> None:
-                    if announce is not None:
-                        announce()
-                    notify.ready()
-
-                outcome = await run_topology(topology, ready=ready)
+                outcome = await run_topology(topology, ready=partial(_ready, announce))
                 for claims in resources.claims:
                     claims.give_back_all()
             if gate is not None:
@@ -249,6 +244,12 @@ async def _live(
             with trio.move_on_after(_SERVER_STOPS_SECS, shield=True):
                 await server.stop()
     return outcome
+
+
+def _ready(announce: Callable[[], None] | None) -> None:
+    if announce is not None:
+        announce()
+    notify.ready()
 
 
 async def _feed_watchdog() -> None:

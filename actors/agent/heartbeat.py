@@ -78,6 +78,9 @@ def _stuck(before: Mapping[str, ActorStatistics], now: Mapping[str, ActorStatist
     which after a burst may only be late.
     """
     return any(
-        each.in_hand and name in before and before[name].in_hand and before[name].handled == each.handled
+        each.in_hand
+        and name in before
+        and before[name].in_hand
+        and before[name].handled == each.handled
         for name, each in now.items()
     )

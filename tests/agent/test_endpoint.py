@@ -66,7 +66,7 @@ def test_the_announcement_does_not_need_a_reader(monkeypatch: pytest.MonkeyPatch
     os.close(reader)
     try:
         os.dup2(writer, 2)
-        endpoint._announce()
+        endpoint._announce(15.0)
     finally:
         os.dup2(saved, 2)
         os.close(saved)

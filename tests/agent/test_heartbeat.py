@@ -4,6 +4,7 @@ import pytest
 import trio
 import trio.testing
 
+from actors import notify
 from actors.agent.heartbeat import Heartbeat
 from actors.agent.messages import StatisticsRequest, Status
 from actors.agent.sensor import NoSensor, Sensor
@@ -57,6 +58,41 @@ async def test_without_an_answer_the_rest_is_told(
         await trio.sleep(15.1)
         (status,) = stage.told
     assert status.record["detection"] == {"unavailable": str(error)}
+
+
+class Stuck(Probe):
+    """Takes a message and never has done with it."""
+
+    async def handle(self, message: Any) -> None:
+        await super().handle(message)
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(("console", "beats"), [(Probe, 4), (Stuck, 2)])
+async def test_systemd_hears_that_the_agent_lives_until_an_actor_is_stuck(
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    console: type[Probe],
+    beats: int,
+) -> None:
+    """The first beat has nothing to compare with, and at the second the message has just come."""
+    said: list[float] = []
+    monkeypatch.setattr(notify, "alive", lambda: said.append(trio.current_time()))
+    topology = Topology(
+        name="test",
+        children=(
+            ChildSpec(
+                name="heartbeat", factory=heartbeat, emits=Heartbeat.emits, to=("alert_console",)
+            ),
+            ChildSpec(name="alert_console", factory=lambda: console([]), accepts=(Status,)),
+        ),
+    )
+    supervisor = Supervisor(topology)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        await trio.sleep(61)
+        nursery.cancel_scope.cancel()
+    assert len(said) == beats
 
 
 async def test_without_an_edge_to_the_correlator_it_beats_on(

@@ -79,13 +79,21 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Hear:
+    """What was served under a name prints this, sooner or later."""
+
+    name: str
+    says: str
+
+
+@dataclass(frozen=True)
 class Have:
     """Something that must be there first: ``postgres``, ``redis``, ``nats-server``."""
 
     what: str
 
 
-Step: TypeAlias = Run | Serve | Stop | Have
+Step: TypeAlias = Run | Serve | Stop | Hear | Have
 
 
 class Player:
@@ -119,6 +127,8 @@ class Player:
                 self._serve(step)
             case Stop():
                 self._stop(step.name)
+            case Hear():
+                self._hear(step)
             case Have():
                 _PARTS[step.what](self)
             case _:
@@ -189,6 +199,13 @@ class Player:
             time.sleep(0.05)
         self._served[step.name] = step, process, log
         return True
+
+    def _hear(self, step: Hear) -> None:
+        log = self._served[step.name][2]
+        deadline = time.monotonic() + READY_SECS
+        while step.says not in (said := log.read_text(errors="replace")):
+            assert time.monotonic() < deadline, f"{step}; it said:\n{said[-4000:]}"
+            time.sleep(0.05)
 
     def _stop(self, name: str) -> None:
         step, process, log = self._served.pop(name)
