@@ -9,12 +9,14 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-DESCRIBED = ("docker", "docs", "dist", "lavender.toml", "LICENSE", "README.md", "CHANGELOG.md")
+AGENT, STACK = "lavender-agent.service", "lavender-stack.service"
+SOURCES = ("docker", "docs", "dist", "lavender.toml", "LICENSE", "README.md", "CHANGELOG.md")
 """What a checkout has for `docker/install`."""
 _PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "adduser"),
@@ -53,7 +55,7 @@ class Machine:
         self.folder = folder
         source = folder / "src"
         source.mkdir()
-        for name in DESCRIBED:
+        for name in SOURCES:
             place = ROOT / name
             if place.is_dir():
                 shutil.copytree(place, source / name, symlinks=True)
@@ -105,6 +107,25 @@ class Machine:
     def journal(self, unit: str) -> str:
         """What a unit has said."""
         return self.answers("journalctl", "--no-pager", "-o", "cat", "-u", unit)
+
+    def balanced(self) -> bool:
+        """Whether the ledger of its own store balances."""
+        url = "sqlite:/var/lib/lavender-backend/lavender.db"
+        said = self.answers("env", f"LAVENDER_STORE__URL={url}", "lavender", "ledger")
+        return "  balanced" in said
+
+    @contextmanager
+    def installed(self, *, put: str, remove: str) -> Iterator[None]:
+        """Lavender is there, and then nothing of it is."""
+        before = self.files()
+        self.shell(put)
+        try:
+            yield
+        finally:
+            self.shell(remove)
+        assert self.files() ^ before == set()
+        assert "lavender" not in self.run("cat", "/etc/passwd", "/etc/group", "/etc/shadow")
+        assert self.answers("systemctl", "list-units", "--all", "--no-legend", "lavender*") == ""
 
     def stop(self) -> None:
         """As if the cord was pulled: with the first process all others of the namespace end."""
