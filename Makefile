@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 AGENT_ARGS ?=
 
-.PHONY: help setup packages run test lint format bench soak faults coverage docs lock clean
+.PHONY: help setup packages run test lint format bench soak faults test-compose coverage docs lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,10 +26,14 @@ run: setup ## start the agent (AGENT_ARGS="--output pretty")
 	$(SUDO) $(PYTHON) -m actors.agent $(AGENT_ARGS)
 
 test: setup ## every test but the long ones
-	$(PYTHON) -m pytest -q -m "not soak and not faults" $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m "not soak and not faults and not compose" $(PYTEST_ARGS)
 
 faults: setup ## kill, cut, fill and slow down parts of the backend
 	$(PYTHON) -m pytest -q -m faults -o faulthandler_timeout=400 $(PYTEST_ARGS)
+
+test-compose: setup ## the stack of docker-compose.yml in containers, for minutes
+	tests/compose/setup $(VENV)/docker
+	$(PYTHON) -m pytest -q -m compose -o faulthandler_timeout=900 $(PYTEST_ARGS)
 
 soak: setup ## ten minutes of mixed flood
 	$(PYTHON) -m pytest -q -m soak -o faulthandler_timeout=900 $(PYTEST_ARGS)
@@ -48,7 +52,7 @@ bench: setup ## measure speed and size on this machine (BENCH_ARGS="--json")
 	@$(SUDO) $(PYTHON) -m tests.bench $(BENCH_ARGS)
 
 coverage: setup ## branch coverage of everything
-	$(PYTHON) -m coverage run -m pytest -q -m "not soak and not faults" $(PYTEST_ARGS)
+	$(PYTHON) -m coverage run -m pytest -q -m "not soak and not faults and not compose" $(PYTEST_ARGS)
 	$(PYTHON) -m coverage report -m
 
 docs: setup ## write docs/CONFIGURATION.md from the models

@@ -119,7 +119,7 @@ class Counters(msgspec.Struct, frozen=True):
     spooled: Count = 0
     """Events written to the spool, this batch included."""
     alerts: Count = 0
-    """Alerts raised."""
+    """Alerts raised; a repeat, which only makes the count of one greater, is none."""
     alerts_dropped: Count = 0
     """Alerts lost inside the agent, or evicted from the spool."""
     evicted: Annotated[list[Evicted], Meta(max_length=LIST_MAX)] = []

@@ -149,8 +149,8 @@ class Spooling:
         finally:
             if not spooled:
                 self._dropped += len(events)
-                self._alerts_dropped += len(alerts)
-            self._alerts += len(alerts)
+                self._alerts_dropped += _firsts(alerts)
+            self._alerts += _firsts(alerts)
         self._release()
 
     async def _spool(
@@ -172,7 +172,7 @@ class Spooling:
             seeds=self._seeds,
             unpublished=self._unpublished,
             dropped=self._dropped + missing,
-            alerts=self._alerts + len(alerts),
+            alerts=self._alerts + _firsts(alerts),
             alerts_dropped=self._alerts_dropped,
             evicted=told[:LIST_MAX],
             gaps=self._gaps[-LIST_MAX:],
@@ -275,3 +275,8 @@ class Spooling:
         )
         where = subject(publishing.heartbeat_prefix, sender.address)
         self.shipping.publish_core(where, encode(beat))
+
+
+def _firsts(alerts: Sequence[Alert]) -> int:
+    """How many become a row in the store: a repeat is told under the id of the first one."""
+    return sum(each.count == 1 for each in alerts)

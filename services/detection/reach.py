@@ -37,7 +37,7 @@ def open_reach(url: str, *, prefix: str, password_file: Path | None = None) -> R
     # Only who shares its state pays for the import.
     from services.detection.redis_state import RedisState  # noqa: PLC0415
 
-    key = "[detection] state_password_file"
+    key = "detection.state_password_file"
     password = read_password(password_file, key) if password_file else None
     return Reach(RedisState(url, prefix=prefix, password=password), shown=without_secrets(url))
 

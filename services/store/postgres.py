@@ -57,7 +57,7 @@ class PostgresStore:
         self._settings = settings
         self._where = server_of(settings.url)
         file = settings.password_file
-        self._password = read_password(file, "[store] password_file") if file else None
+        self._password = read_password(file, "store.password_file") if file else None
         self._call_secs = call_secs
         self._connection: Any = None
         self._turn = trio.Lock()

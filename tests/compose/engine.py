@@ -81,6 +81,8 @@ class Engine:
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(_STOP_SECS)
+        for mounted in reversed(self.mounts()):  # it leaves its own network namespace
+            subprocess.run(["/bin/umount", mounted], check=True, capture_output=True)
 
     def run(
         self,
@@ -119,6 +121,11 @@ class Engine:
             check=False,
             timeout=within_secs,
         )
+
+    def mounts(self) -> list[str]:
+        """What is mounted in its folder, in order."""
+        points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        return [point for point in points if point.startswith(f"{self.folder}/")]
 
     def log(self) -> str:
         """What the engine said."""
