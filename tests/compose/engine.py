@@ -1,4 +1,4 @@
-"""A Docker engine of one's own: in a temporary folder, without the machine's firewall, gone afterwards.
+"""A Docker engine of one's own, in a temporary folder and without the machine's firewall.
 
 It changes nothing of the machine but for what it runs: no iptables rules, no forwarding, no bridge
 before a compose file asks for one. So containers reach each other and are reached on published
@@ -81,6 +81,11 @@ class Engine:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise EngineError(f"the engine did not start: {self.log()[-3000:]}")
             time.sleep(0.1)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None
 
     def stop(self) -> None:
         """Stop it and every container; safe when it does not run."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from actors.agent.endpoint import LOCK
 from tests.compose.engine import ROOT, Engine
 from tests.services.postgres import free_port
 
@@ -23,7 +24,6 @@ SERVICES = (
     *("nats", "timescaledb", "redis"),
     *("ingest", "telemetry-writer", "detection", "alert-writer", "agent"),
 )
-_LOCK = Path("/run/lavender-agent.lock")
 _BUILD_SECS = 900.0
 _WITHIN_SECS = 90.0
 
@@ -127,7 +127,7 @@ class Stack:
 @contextmanager
 def machine_to_ourselves() -> Iterator[None]:
     """No agent of the machine runs meanwhile: the container's cannot see that one's lock."""
-    with _LOCK.open("ab") as file:
+    with LOCK.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
