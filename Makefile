@@ -6,11 +6,10 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 AGENT_ARGS ?=
-PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
-  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
+QUICK := -m "not soak and not faults and not packages and not compose"
 
-.PHONY: help setup packages run test lint audit format bench soak faults test-packages coverage docs lock wheels sbom
-.PHONY: install uninstall deb clean
+.PHONY: help setup packages run test lint audit format bench soak faults test-packages test-compose coverage docs
+.PHONY: lock wheels sbom install uninstall deb clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,13 +28,17 @@ run: setup ## start the agent (AGENT_ARGS="--output pretty")
 	$(SUDO) $(PYTHON) -m actors.agent $(AGENT_ARGS)
 
 test: setup ## every test but the long ones
-	$(PYTHON) -m pytest -q -m "not soak and not faults and not packages" $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q $(QUICK) $(PYTEST_ARGS)
 
 faults: setup ## kill, cut, fill and slow down parts of the backend
 	$(PYTHON) -m pytest -q -m faults -o faulthandler_timeout=400 $(PYTEST_ARGS)
 
 test-packages: setup ## install, boot, upgrade and remove on a small Debian of its own, for minutes
 	$(PYTHON) -m pytest -q -m packages -o faulthandler_timeout=600 $(PYTEST_ARGS)
+
+test-compose: setup ## the stack of docker-compose.yml in containers, for minutes
+	tests/compose/setup $(VENV)/docker
+	$(PYTHON) -m pytest -q -m compose -o faulthandler_timeout=900 $(PYTEST_ARGS)
 
 soak: setup ## ten minutes of mixed flood
 	$(PYTHON) -m pytest -q -m soak -o faulthandler_timeout=900 $(PYTEST_ARGS)
@@ -59,7 +62,7 @@ bench: setup ## measure speed and size on this machine (BENCH_ARGS="--json")
 	@$(SUDO) $(PYTHON) -m tests.bench $(BENCH_ARGS)
 
 coverage: setup ## branch coverage of everything
-	$(PYTHON) -m coverage run -m pytest -q -m "not soak and not faults and not packages" $(PYTEST_ARGS)
+	$(PYTHON) -m coverage run -m pytest -q $(QUICK) $(PYTEST_ARGS)
 	$(PYTHON) -m coverage report -m
 
 docs: setup ## write the documents that are made from the code and the lock
@@ -69,16 +72,17 @@ docs: setup ## write the documents that are made from the code and the lock
 
 lock: ## pin the dependencies again, with hashes
 	$(PYTHON) -m pip install --quiet pip-tools
-	$(PIP_COMPILE) --extra dev --extra services -o requirements.lock pyproject.toml
-	$(PIP_COMPILE) --extra services --constraint requirements.lock -o requirements-runtime.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra dev --extra services -o requirements.lock pyproject.toml
 
 wheels: setup ## what is installed, as wheels in dist/wheels
 	@docker/make-wheels
 
 sbom: setup ## bill of materials (CycloneDX), in dist/lavender.cdx.json
 	@mkdir -p dist
+	@docker/lock-part --extra services > dist/runtime.lock
 	@$(VENV)/bin/cyclonedx-py requirements --output-reproducible --of JSON -o dist/lavender.cdx.json \
-	  --pyproject pyproject.toml requirements-runtime.lock 2>/dev/null
+	  --pyproject pyproject.toml dist/runtime.lock 2>/dev/null
 
 install: sbom wheels ## as root: programs, units, configuration (PREFIX=/usr/local, DESTDIR=)
 	@docker/install put

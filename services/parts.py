@@ -155,7 +155,9 @@ def _alert_kinds(resources: Resources) -> dict[str, Kind]:
 def _detection_kinds(make: MakeDetection | None, resources: Resources) -> dict[str, Kind]:
     files = rule_files(resources.settings.rules, resources.settings.filters)
     settings, claims = resources.settings.detection, resources.claim("detection")
-    reach = open_reach(settings.state, prefix=settings.key_prefix)
+    reach = open_reach(
+        settings.state, prefix=settings.key_prefix, password_file=settings.state_password_file
+    )
     resources.reaches.append(reach)
     leases = Leases(reach, partitions=streams.DETECTION.partitions)
     counts, agents = WorkCounts(), AgentCounts()

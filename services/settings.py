@@ -71,6 +71,9 @@ class DetectionSettings(_Section):
             "`memory:` for one worker, which forgets it when it ends."
         ),
     )
+    state_password_file: Path | None = Field(
+        default=None, description="A file with the password of Redis, instead of in `state`."
+    )
     key_prefix: str = Field(
         default="lavender:",
         min_length=1,

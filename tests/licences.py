@@ -19,20 +19,20 @@ _BEGIN = """# Licences
 Lavender is Apache-2.0; the C under `bpf/` is BSD-2-Clause or GPL-2.0. It uses, and its packages
 and images contain, what the first table lists. The distribution's packages (bcc, Python,
 PostgreSQL, Redis and what they need) are under their own, in `/usr/share/doc/*/copyright`. Made
-from `requirements-runtime.lock` and `requirements.lock` by `make docs`; `make sbom` writes the
-first as a CycloneDX document.
+from `requirements.lock` by `make docs`; `make sbom` writes the first table as a CycloneDX document.
 """
 
 
 def pinned(lock: str) -> set[str]:
-    """Names in a lock, as they are written there."""
-    return set(_PINNED.findall((_ROOT / lock).read_text()))
+    """Names in the text of a lock, as they are written there."""
+    return set(_PINNED.findall(lock))
 
 
 def document() -> str:
     """The whole of it."""
-    installed = pinned("requirements-runtime.lock")
-    ours = pinned("requirements.lock") - installed
+    part = (_ROOT / "docker" / "lock-part", "--extra", "services")
+    installed = pinned(subprocess.run(part, check=True, capture_output=True, text=True).stdout)
+    ours = pinned((_ROOT / "requirements.lock").read_text()) - installed
     return "\n".join(
         (
             _BEGIN,

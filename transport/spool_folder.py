@@ -28,6 +28,8 @@ def prepare_folder(folder: Path, *, uid: int, gid: int) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        # Ours first: to change the mode of another's folder takes one capability more.
+        os.fchown(top, os.geteuid(), os.getegid())
         os.fchmod(top, 0o700)
         os.fchown(top, uid, gid)
         for name in (FILE, f"{FILE}-wal", LOCK):

@@ -37,7 +37,7 @@ from bpf.errors import BpfError
 from transport import crossing
 from transport.errors import TransportError
 
-LOCK = Path("/run/lavender/agent.lock")
+LOCK = Path("/run/lavender-agent/lock")
 WATCHING = "Lavender is watching. Ctrl+C to stop"
 _TOPOLOGY = "agent"
 UNREMARKABLE_GAPS = ("no pins", "no bpffs")

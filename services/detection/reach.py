@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -10,6 +11,7 @@ import trio
 
 from services.detection.memory_state import MemoryState
 from services.detection.state import State, StateUnavailable
+from services.passwords import read_password
 from transport.credentials import without_secrets
 
 T = TypeVar("T")
@@ -19,19 +21,25 @@ _PAUSE_FIRST_SECS = 0.1
 _PAUSE_MAX_SECS = 2.0
 
 
-def open_reach(url: str, *, prefix: str) -> Reach:
+def open_reach(url: str, *, prefix: str, password_file: Path | None = None) -> Reach:
     """The state of a configuration.
 
     Args:
         url: ``memory:``, or a Redis's.
         prefix: of its keys.
+        password_file: of Redis, where the url has no password.
+
+    Raises:
+        ConfigError: that file cannot be used.
     """
     if url == "memory:":
         return Reach(MemoryState(), shown=url)
     # Only who shares its state pays for the import.
     from services.detection.redis_state import RedisState  # noqa: PLC0415
 
-    return Reach(RedisState(url, prefix=prefix), shown=without_secrets(url))
+    key = "detection.state_password_file"
+    password = read_password(password_file, key) if password_file else None
+    return Reach(RedisState(url, prefix=prefix, password=password), shown=without_secrets(url))
 
 
 class Reach:

@@ -39,9 +39,10 @@ class RedisState:
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         prefix: of all keys.
+        password: where the url has none.
     """
 
-    def __init__(self, url: str, *, prefix: str) -> None:
+    def __init__(self, url: str, *, prefix: str, password: str | None = None) -> None:
         self._prefix = prefix
         self._client: Redis[bytes] = Redis.from_url(
             url,
@@ -51,6 +52,7 @@ class RedisState:
             connect_timeout=_ANSWER_SECS,
             pool_timeout=_ANSWER_SECS,
             max_connections=_CONNECTIONS_MAX,
+            password=password,
         )
 
     @asynccontextmanager

@@ -10,6 +10,9 @@ def open_store(settings: StoreSettings) -> Store:
     """The store that ``[store]`` names, not yet connected: `Store.open` does that.
 
     PostgreSQL is reached inside `transport.crossing.open_loop` only.
+
+    Raises:
+        ConfigError: the file of its password cannot be used.
     """
     if settings.sqlite_path is not None:
         from services.store.sqlite import SqliteStore  # noqa: PLC0415 - as below

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import trio
 
+from services.passwords import read_password
 from services.store import postgres_work, tables
 from services.store.alerts import alert_rows, read_page, read_timeline
 from services.store.chunks import Chunks
@@ -47,11 +48,16 @@ class PostgresStore:
     Args:
         settings: its ``url`` names server, user and database.
         call_secs: a call that takes longer failed: the server is away.
+
+    Raises:
+        ConfigError: the file of its password cannot be used.
     """
 
     def __init__(self, settings: StoreSettings, *, call_secs: float = _CALL_SECS) -> None:
         self._settings = settings
         self._where = server_of(settings.url)
+        file = settings.password_file
+        self._password = read_password(file, "store.password_file") if file else None
         self._call_secs = call_secs
         self._connection: Any = None
         self._turn = trio.Lock()
@@ -167,6 +173,7 @@ class PostgresStore:
         try:
             return await asyncpg.connect(
                 self._settings.url,
+                password=self._password,
                 timeout=_CONNECT_SECS,
                 command_timeout=command_secs,
                 server_settings=_SERVER_SETTINGS,

@@ -20,6 +20,9 @@ class StoreSettings(BaseModel):
         description="`sqlite:PATH` or `postgresql://user:password@host/database`; the password may "
         "instead come from the environment (`PGPASSWORD`) or `~/.pgpass`.",
     )
+    password_file: Path | None = Field(
+        default=None, description="A file with the password of PostgreSQL, instead of in `url`."
+    )
     retention_days: int = Field(
         default=30,
         ge=2,  # a message the broker still holds (for a day) must find its line, or comes in twice

@@ -45,7 +45,7 @@ class RedisServer:
             [*words, *self._settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + _READY_SECS
-        while self.say("PING") != "PONG":
+        while self.say("PING") not in ("PONG", "NOAUTH Authentication required."):
             assert time.monotonic() < deadline, "redis-server does not answer"
             time.sleep(0.02)
 
