@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tests.documents import tutorial
 from tests.documents.scene import Have, Run, Serve, Step, Stop
 
 WATCHING = "Lavender is watching"
@@ -93,6 +94,7 @@ _brokers = [
 ]
 
 SCENES: Mapping[str, Sequence[Step]] = {
+    "a newcomer's hour": tutorial.STEPS,
     "one machine": [
         Run("make setup"),
         Run(
@@ -271,12 +273,21 @@ SCENES: Mapping[str, Sequence[Step]] = {
 }
 
 _HERE = "tests/documents/test_commands.py"
+_DEB = "tests/packages/test_deb.py::test_a_debian_package_is_installed_upgraded_and_purged"
 ELSEWHERE: Mapping[str, str] = {
     "git pull": f"{_HERE}::test_a_checkout_is_brought_up_to_date",
     "make lint": ".ci/run: make lint test",
     "make test": ".ci/run: make lint test",
     "make faults": ".ci/run: make faults",
     "make soak": ".ci/run: make soak",
+    "make test-packages": ".ci/run: make test-packages",
+    "make test-compose": ".ci/run: make test-compose",
+    "make deb": "tests/packages/conftest.py::built",
+    "make sbom": "tests/packages/test_files.py::test_the_bill_of_materials_is_what_is_installed",
+    "systemctl enable --now lavender-agent": _DEB,
+    "journalctl -u lavender-agent": (
+        "tests/packages/test_units.py::test_an_agent_that_hangs_is_replaced_by_one_that_reads_on"
+    ),
     "make docs": f"{_HERE}::test_make_docs_changes_nothing",
     "make help": f"{_HERE}::test_make_help_names_every_target",
     ".venv/bin/python -m tests.bench --help": f"{_HERE}::test_every_documented_measure_exists",

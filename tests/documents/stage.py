@@ -1,8 +1,9 @@
 """Where scenes are played: mount and network namespaces of their own.
 
-There the documented ports are free, and what is written into the checkout, /etc and /var/lib lies
-in memory and is gone afterwards. ``python -m tests.documents.stage NAME`` is what `play` starts in
-them; it must not be started anywhere else.
+There the documented ports are free, and what is written into the checkout, /etc, /usr/local,
+/var/cache and /var/lib lies in memory and is gone afterwards. systemd is out of reach.
+``python -m tests.documents.stage NAME`` is what `play` starts in them; it must not be started
+anywhere else.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from tests.documents.extract import ROOT
 from tests.documents.plan import SCENES
 from tests.documents.scene import Player
 
-_COVERED = ("/etc", "/var/lib", str(ROOT))
+_COVERED = ("/etc", "/usr/local", "/var/cache", "/var/lib", str(ROOT))
+
+_SYSTEMD = "/run/systemd"
 
 
 def cover(folder: Path) -> None:
@@ -33,6 +36,8 @@ def cover(folder: Path) -> None:
         work.mkdir()
         options = f"lowerdir={place},upperdir={upper},workdir={work}"
         _tool("mount", "-t", "overlay", "overlay", "-o", options, place)
+    if Path(_SYSTEMD).exists():
+        _tool("mount", "-t", "tmpfs", "tmpfs", _SYSTEMD)
     shutil.rmtree("/var/lib/lavender", ignore_errors=True)  # a machine that has not had an agent
 
 

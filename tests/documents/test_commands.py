@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import tutorial
 from tests.documents.extract import ROOT, documents, name_of, named, plain, shown
 from tests.documents.plan import ELSEWHERE, SCENES
 from tests.documents.scene import Run, Serve
@@ -84,10 +85,23 @@ def _outside(text: str) -> list[tuple[int, str]]:
     return list(enumerate(without.splitlines(), 1))
 
 
+@pytest.fixture(scope="module")
+def wheels() -> None:
+    """What a scene installs: it is cut off from where the packages come from."""
+    _make("--silent", "wheels")
+
+
 @pytest.mark.kernel
+@pytest.mark.usefixtures("wheels")
 @pytest.mark.parametrize("name", SCENES)
 def test_a_scene(name: str) -> None:
     play(name)
+
+
+def test_the_tutorial_is_played_step_by_step_in_its_own_order() -> None:
+    steps = [step for step in tutorial.STEPS if isinstance(step, Run | Serve) and not step.ours]
+    elsewhere = [each.text for each in shown(ROOT / "docs" / "TUTORIAL.md")]
+    assert [step.text for step in steps] == [text for text in elsewhere if text not in ELSEWHERE]
 
 
 def test_a_checkout_is_brought_up_to_date(tmp_path: Path) -> None:

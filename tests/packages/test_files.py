@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import venv
 from pathlib import Path
@@ -53,3 +55,17 @@ def test_wheels_install_and_run(built: Path, tmp_path: Path) -> None:
         command = [str(programs / words[0]), *words[1:]]
         done = subprocess.run(command, cwd="/", check=True, capture_output=True, text=True)
         assert says in done.stdout
+
+
+def test_the_bill_of_materials_is_what_is_installed() -> None:
+    make("sbom", "wheels")
+    bill = json.loads((ROOT / "dist" / "lavender.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "lavender")
+    listed = {normal(each["name"]) for each in bill["components"]}
+    wheels = {normal(path.name.split("-")[0]) for path in (ROOT / "dist" / "wheels").glob("*.whl")}
+    assert listed == wheels - {"lavender"}
+
+
+def normal(name: str) -> str:
+    """A package's name as they are compared."""
+    return re.sub("[-_.]+", "-", name).lower()
