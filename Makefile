@@ -55,8 +55,9 @@ coverage: setup ## branch coverage of everything
 	$(PYTHON) -m coverage run -m pytest -q -m "not soak and not faults and not compose" $(PYTEST_ARGS)
 	$(PYTHON) -m coverage report -m
 
-docs: setup ## write docs/CONFIGURATION.md from the models
+docs: setup ## write the documents that are made from the code
 	$(PYTHON) -m tests.reference > docs/CONFIGURATION.md
+	$(PYTHON) -m tests.streams_reference > docs/EVENT_STREAMS_AND_INTERFACES.md
 
 lock: ## pin the dependencies again, with hashes
 	$(PYTHON) -m pip install --quiet pip-tools

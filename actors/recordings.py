@@ -39,9 +39,13 @@ class Header(msgspec.Struct, frozen=True):
     """First line of a recording."""
 
     lavender_recording: int
+    """Version of this form."""
     boot_id: str
+    """Which boot."""
     boot_unix_ns: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+    """Unix time of boot-time zero."""
     seeds: list[SeedEvent]
+    """The processes that ran when it began."""
     hostname: Annotated[str, msgspec.Meta(max_length=255)] = ""
     """Whose it is; empty in older recordings."""
 

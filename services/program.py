@@ -31,7 +31,7 @@ from services.stack.broker import keep_running
 from services.store import open_store
 from services.store.interface import StoreError
 from transport import crossing
-from transport.errors import ServerError, TransportError
+from transport.errors import CredentialsError, ServerError, TransportError
 from transport.server import EmbeddedServer
 from transport.session import Session
 
@@ -115,12 +115,12 @@ def run(  # noqa: PLR0913 - what one process is made of
         announce: called once when all actors have started.
 
     Raises:
-        ConfigError: the topology cannot be used.
+        ConfigError: the topology, or a file with credentials, cannot be used.
     """
     needs_store = any(part.needs_store for part in parts)
     resources = Resources(
         settings=settings,
-        session=Session(settings.broker, name=name.replace("_", "-")),
+        session=_session(settings, name),
         gate=Gate(open_store(settings.store)) if needs_store else None,
         metrics=Metrics(),
         listen=listen,
@@ -134,6 +134,18 @@ def run(  # noqa: PLR0913 - what one process is made of
         stdio.write_all(1, table)
         return 0 if good else 1
     return serve(resources, topology, server=server, announce=announce)
+
+
+def _session(settings: Settings, name: str) -> Session:
+    """The broker, not yet connected.
+
+    Raises:
+        ConfigError: a file with credentials or certificates cannot be used.
+    """
+    try:
+        return Session(settings.broker, name=name.replace("_", "-"))
+    except CredentialsError as error:
+        raise config.ConfigError(str(error)) from error
 
 
 def build_topology(name: str, parts: Sequence[Part], resources: Resources) -> Topology:

@@ -10,7 +10,7 @@ from actors.detection.rulefile import parse_rule
 from actors.detection.ruleset import RuleSet
 from actors.detection.ruletest import run_tests
 from actors.detection.settings import FilterSettings
-from services.detection import backtest_command, incidents, rules_command
+from services.detection import rules_command
 from services.settings import Settings
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "RULES.md"
@@ -39,17 +39,3 @@ def test_the_commands_take_the_first_rule(
     for words in (["check"], ["test"], ["list"]):
         assert rules_command.main([*words, str(tmp_path)], Settings()) == 0
     assert "2 tests passed, 0 failed" in capfd.readouterr().out
-
-
-def test_every_command_of_the_document_can_be_read() -> None:
-    text = DOCUMENT.read_text()
-    shown = re.findall(r"^    python -m services\.detection (.*?)(?: >.*)?$", text, re.MULTILINE)
-    parsers = {
-        "rules": rules_command._parse,
-        "backtest": backtest_command._parse,
-        "incidents": incidents._parse,
-    }
-    assert {line.split()[0] for line in shown} == set(parsers)
-    for line in shown:
-        tool, *words = line.split()
-        parsers[tool](words)  # leaves the program where it cannot

@@ -10,7 +10,7 @@ NatsUrl = Field(
     default="nats://127.0.0.1:4222",
     max_length=1024,
     pattern=r"^(nats|tls)://\S+$",
-    description="The broker.",
+    description="The broker of the services; an agent's is `agent.nats_url`.",
 )
 
 

@@ -25,16 +25,19 @@ class AgentSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    agent_id: Token = Field(default="dev-agent-1", description="Name of this endpoint.")
-    tenant_id: Token = Field(default="dev", description="Name of its tenant.")
+    agent_id: Token = Field(
+        default="dev-agent-1", description="Name of this endpoint; one subject token."
+    )
+    tenant_id: Token = Field(default="dev", description="Name of its tenant; one subject token.")
     nats_url: str = Field(
         default="nats://127.0.0.1:4222",
         max_length=1024,
         pattern=r"^(nats|tls)://\S+$",
-        description="The broker.",
+        description="The broker that this agent publishes to; its credentials are in `[broker]`.",
     )
     telemetry_subject_prefix: SubjectPrefix = Field(
-        default="telemetry.raw", description="Subject of telemetry, before tenant and agent."
+        default="telemetry.raw",
+        description="Subject of telemetry, before tenant and agent; streams expect the default.",
     )
     heartbeat_subject_prefix: SubjectPrefix = Field(
         default="heartbeat", description="Subject of heartbeats, before tenant and agent."

@@ -52,6 +52,11 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _new(alerts: Sequence[Alert]) -> int:
+    """How many are told for the first time: one that is told again is the same row of the store."""
+    return sum(alert.count == 1 for alert in alerts)
+
+
 class Spooling:
     """What waits to be spooled, and what became of everything before.
 
@@ -149,8 +154,8 @@ class Spooling:
         finally:
             if not spooled:
                 self._dropped += len(events)
-                self._alerts_dropped += _firsts(alerts)
-            self._alerts += _firsts(alerts)
+                self._alerts_dropped += _new(alerts)
+            self._alerts += _new(alerts)
         self._release()
 
     async def _spool(
@@ -172,7 +177,7 @@ class Spooling:
             seeds=self._seeds,
             unpublished=self._unpublished,
             dropped=self._dropped + missing,
-            alerts=self._alerts + _firsts(alerts),
+            alerts=self._alerts + _new(alerts),
             alerts_dropped=self._alerts_dropped,
             evicted=told[:LIST_MAX],
             gaps=self._gaps[-LIST_MAX:],
@@ -275,8 +280,3 @@ class Spooling:
         )
         where = subject(publishing.heartbeat_prefix, sender.address)
         self.shipping.publish_core(where, encode(beat))
-
-
-def _firsts(alerts: Sequence[Alert]) -> int:
-    """How many become a row in the store: a repeat is told under the id of the first one."""
-    return sum(each.count == 1 for each in alerts)

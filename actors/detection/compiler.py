@@ -39,7 +39,7 @@ from actors.detection.text import fold
 GateCheck: TypeAlias = Callable[[Any], bool]
 Check: TypeAlias = Callable[[Observation], bool]
 
-_LITERAL_MIN = 3
+_LITERAL_MIN = 2
 _MADE_MAX = 65_536
 
 

@@ -84,12 +84,20 @@ class Correlator:
             for step in range(1, len(each.steps))
         )
         """Steps that need one before."""
+        self._begun_ns: dict[Hit, int] = {}
+        """When the latest of the partial matches began that a step was ever kept for."""
         self._longest_ns = max(self._window_ns, default=0)
         self.windows: OrderedDict[Identity, Window] = OrderedDict()
         self.newest_ns = 0
 
     def __len__(self) -> int:
         return len(self.windows)
+
+    def adopt(self, owner: Identity, window: Window) -> None:
+        """Go on with a window of a snapshot."""
+        self.windows[owner] = window
+        for key, links in window.partials.items():
+            self._note_begun(key, links)
 
     def advance(
         self, hits: Collection[Hit], process: Process, time_ns: int, link_of: Callable[[], Link]
@@ -103,6 +111,9 @@ class Correlator:
             time_ns: The event's own time.
             link_of: Makes the event's link, which most events do not need.
         """
+        hits = [hit for hit in hits if hit not in self._following or self._awaits(hit, time_ns)]
+        if not hits:
+            return []  # later steps, and nothing waits for them: so it is with most executions
         self.newest_ns = max(self.newest_ns, time_ns)
         self._expire()
         lineage = [process, *self._table.ancestors(process, depth=_DEPTH)]
@@ -111,8 +122,6 @@ class Correlator:
             for owner in lineage
             if (window := self.windows.get(owner.identity)) is not None
         ]
-        if not windows and self._following.issuperset(hits):
-            return []  # later steps, and nothing has begun: so it is with most executions
         link = link_of()
         completed = []
         for sequence, step in hits:
@@ -127,6 +136,14 @@ class Correlator:
             if done:
                 completed.append(Completed(sequence, done))
         return completed
+
+    def _awaits(self, hit: Hit, time_ns: int) -> bool:
+        """Whether a partial match may still be young enough for a later step."""
+        begun_ns = self._begun_ns.get(hit)
+        return begun_ns is not None and time_ns - begun_ns <= self._window_ns[hit[0]]
+
+    def _note_begun(self, key: Hit, links: Chain) -> None:
+        self._begun_ns[key] = max(links[0].time_ns, self._begun_ns.get(key, 0))
 
     def _follow(
         self, sequence: int, step: int, link: Link, windows: list[tuple[Identity, Window]]
@@ -206,6 +223,7 @@ class Correlator:
         else:
             self.windows.move_to_end(owner)
         window.newest_ns = max(window.newest_ns, links[-1].time_ns)
+        self._note_begun(key, links)
         window.partials.pop(key, None)
         window.partials[key] = links
         while sum(map(len, window.partials.values())) > self._max_events:

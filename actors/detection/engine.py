@@ -198,10 +198,12 @@ class Engine:
     def observe(self, event: ObservedEvent) -> Observation:
         """Take note of an event without judging it, and return it as rules see it."""
         launcher = None
-        if isinstance(event, ExecEvent):
+        if isinstance(event, ExecEvent) and not event.error:
+            launcher, process, program = self.table.exec(event)
+        elif isinstance(event, ExecEvent):
             launcher = self.table.launcher(event)
-            process = self.table.meet(event) if event.error else self.table.exec(event)
-            program = process.program if event.error else self.table.program_of(event)
+            process = self.table.meet(event)
+            program = process.program
         else:
             process = self.table.meet(event)
             program = self.table.program_at(process, event)
@@ -227,10 +229,7 @@ class Engine:
     def _on_exec(self, event: ExecEvent, alerts: list[Alert]) -> None:
         if event.error:
             return
-        launcher = self.table.launcher(event)
-        process = self.table.exec(event)
-        late = process.exec_ns != event.time_ns  # then the process runs something else by now
-        program = self.table.program_of(event) if late else process.program
+        launcher, process, program = self.table.exec(event)
         started_by = "" if launcher is None else launcher.key
         rarity = self.rarity.count(started_by, program.key)
         process.rarity = max(process.rarity, rarity)

@@ -43,8 +43,11 @@ class LineageProcess(msgspec.Struct, frozen=True, gc=False):
     """A process of an alert's lineage, as the alert tells it."""
 
     pid: Pid
+    """Its pid."""
     start_ns: Ns
+    """When it started, boot nanoseconds; with the pid, its identity."""
     ppid: Pid
+    """Pid of the process that made it."""
     parent_start_ns: Ns
     """0 when the parent is not known."""
     name: Name
@@ -57,6 +60,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     time_ns: Ns
     """Boot-time nanoseconds (CLOCK_BOOTTIME) at which the kernel recorded it."""
     pid: Pid
+    """The process that did it; of a fork, the new one."""
     start_ns: Ns
     """Start time of the process, boot nanoseconds; with the pid, its identity."""
 
@@ -70,35 +74,49 @@ class SeedEvent(Event, frozen=True, gc=False, tag="seed"):
     """A process that was already running when the agent started, read from /proc."""
 
     ppid: Pid
+    """Pid of its parent at that moment; 0 for none."""
     parent_start_ns: Ns
     """0 when the parent is the kernel or had gone."""
     uid: U32
+    """Effective user id of the process."""
     comm: Name
+    """Name of the process as the kernel has it, which the process can change."""
     exe: Path
     """Path of the executable; empty for a kernel thread."""
     system_exe: bool
+    """As in `ExecEvent`, judged by the file system."""
     argv: Arguments
+    """Its arguments, as it shows them now."""
 
 
 class ForkEvent(Event, frozen=True, gc=False, tag="fork"):
     """A new process (not a thread); ``pid`` and ``start_ns`` are the child's."""
 
     ppid: Pid
+    """Pid of the parent."""
     parent_start_ns: Ns
+    """When the parent started."""
     uid: U32
+    """User id of whoever made the call."""
     comm: Name
+    """Name of whoever made the call."""
 
 
 class ExecEvent(Event, frozen=True, gc=False, tag="exec"):
     """A program was started, or an attempt failed (then ``error`` is its errno)."""
 
     ppid: Pid
+    """Pid of its parent at that moment."""
     parent_start_ns: Ns
+    """When the parent started; 0 if it is not known."""
     uid: U32
+    """Real user id of the process."""
     login_uid: U32
     """Audit login uid; 4294967295 when unset."""
     cgroup_id: I63
+    """Of the control group (version 2), which tells containers apart."""
     comm: Name
+    """Name of the process: of the new program; after a failed call, of the caller."""
     filename: Path
     """The path given to execve, from the kernel's copy; for a script, the script."""
     exe: Path
@@ -107,9 +125,11 @@ class ExecEvent(Event, frozen=True, gc=False, tag="exec"):
     """The file lies in a system directory, is root's and only root can write it: its name can be
     believed. Decided from the kernel's inode, not from the path alone."""
     argv: Arguments
+    """The arguments, from the memory of the new program."""
     argv_cut: bool
     """True when arguments beyond 8 KiB or the 256th were left out."""
     cwd: Path
+    """Working directory; empty if the call failed."""
     user: Name
     """Name of ``uid`` on this host, or its digits."""
     error: Errno
@@ -132,13 +152,17 @@ class OpenEvent(Event, frozen=True, gc=False, tag="open"):
     """A file was opened, or an attempt failed."""
 
     uid: U32
+    """User id of the process."""
     comm: Name
+    """Name of the process as the kernel has it, which the process can change."""
     filename: Path
     """Absolute path of the file the kernel opened when ``resolved``; else the caller's text."""
     resolved: bool
+    """Whether ``filename`` is the kernel's; a failed call has the caller's text."""
     flags: U32
     """The flags of open(2); ``flags & 3`` is the access mode."""
     error: Errno
+    """0 for success; otherwise the errno of the failed call."""
     origin: Path = ""
     """Where a listed name lies in its own filesystem, when a mount of a part of that filesystem
     (a bind mount, a subvolume) shows it somewhere else; else empty."""
@@ -148,16 +172,21 @@ class ConnectEvent(Event, frozen=True, gc=False, tag="connect"):
     """A socket was connected, or an attempt failed (EINPROGRESS is not a failure)."""
 
     uid: U32
+    """User id of the process."""
     user: Name
+    """Name of ``uid`` on this host, or its digits."""
     comm: Name
+    """Name of the process as the kernel has it, which the process can change."""
     af: Family
     """Address family: 1 unix, 2 IPv4, 10 IPv6."""
     dest_ip: Annotated[str, Meta(max_length=64)]
     """Canonical text of the address; empty for a unix socket."""
     dest_port: Port
+    """Destination port; 0 for a unix socket."""
     path: Path
     """Path of a unix socket (an abstract name begins with @); empty otherwise."""
     error: Errno
+    """0 for success; otherwise the errno, EINPROGRESS (115) too."""
     ancestry: Path = ""
     """As in `ExecEvent`."""
 

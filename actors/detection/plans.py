@@ -82,8 +82,6 @@ class Plans:
                 literals |= every_literal(plan.compiled.mixed.condition, event)
             for literal in sorted(literals):
                 waiting.setdefault(literal, []).append(plan.number)
-        # Plans are compiled as they are taken, so what they ask for is known only now.
-        self.needs_parents = event in compiler.parents_asked
         self._literals = Literals(waiting, plain=plain)
         self._groups = tuple(
             (1 << number, gates, tuple(group))

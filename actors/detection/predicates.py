@@ -9,9 +9,11 @@ import ipaddress
 import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, TypeAlias
 
 from actors.detection.conditions import Op, RuleError, Test, Value
+from actors.detection.regex_literals import regex_literals
 from actors.detection.text import fold
 
 Predicate: TypeAlias = Callable[[Any], bool]
@@ -94,6 +96,9 @@ def literals(test: Test) -> tuple[str, ...]:
         return tuple(fold(str(value)) for value in test.values)
     if test.op == "glob":
         return tuple(fold(max(_pieces(str(value)), key=len)) for value in test.values)
+    if test.op == "re":
+        found = [regex_literals(str(value)) for value in test.values]
+        return tuple(chain.from_iterable(found)) if all(found) else ()
     return ()
 
 

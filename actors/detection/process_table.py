@@ -4,13 +4,13 @@ A process is known by (pid, start time), so a reused pid is another process. Its
 that forked it, for good: when the parent dies the kernel hands the child to init, but the lineage
 does not change.
 
-A parent always comes before its child in the order (start time, pid), so lineages have no cycles,
-whatever the events say. (Start times are whole clock ticks, so a parent and its child may share
-one; a pid that wrapped around within that tick costs the child its parent.)
+A parent never starts after its child, and is never its descendant: lineages have no cycles,
+whatever the events say.
 
 Bounded: an exited process is kept for a grace time, because its events and its children's may
 still come, then for as long as it has children here and there is room. When there is no room, the
-oldest exit goes first, then the oldest process.
+oldest exit goes first, then the oldest process without children: a shell or a daemon that
+everything descends from is worth more than what it started.
 
 Events may come late and in any order. A process first met by something other than its fork gets an
 entry with what that event says; its name alone makes nobody trusted.
@@ -22,6 +22,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from actors.detection.events import (
+    AnyEvent,
     ConnectEvent,
     ExecEvent,
     ExitEvent,
@@ -38,6 +39,8 @@ MAX_DEPTH = 32
 
 _UNKNOWN_UID = -1
 _MAX_LINEAGES = 256
+_MAX_PASSED_OVER = 16
+"""Parents that one eviction passes over: more would make a long chain of processes costly."""
 _MAX_COMMAND_LINE = 2048
 _ARROW = "=>"
 
@@ -238,15 +241,22 @@ class ProcessTable:
             self._fill(process, parent, program, event.uid)
         return process
 
-    def exec(self, event: ExecEvent) -> Process:
-        """Learn what a process runs from now on; only for an exec that succeeded."""
+    def exec(self, event: ExecEvent) -> tuple[Program | None, Process, Program]:
+        """Learn what a process runs from now on; only for an exec that succeeded.
+
+        Returns:
+            The program that made the exec, None when it is not known; the process; and the program
+            that the exec names: if the event is late, the process runs something else by now.
+        """
         program = self.program_of(event)
         process = self._processes.get((event.pid, event.start_ns))
+        parent = self._parent_of(event) if process is None else process.parent
+        launcher = self._launcher(event, process, parent)
         if process is None:
             self._unannounced += 1
-            process = self._add(event, self._parent_of(event), program, event.uid)
+            process = self._add(event, parent, program, event.uid)
         else:
-            if process.parent is None:
+            if parent is None:
                 self._adopt(process, self._parent_of(event))
             if process.exec_ns <= event.time_ns:
                 self._run(process, program)
@@ -254,7 +264,7 @@ class ProcessTable:
         if self._keep_command_lines and process.exec_ns <= event.time_ns:
             process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
         process.exec_ns = max(process.exec_ns, event.time_ns)
-        return process
+        return launcher, process, program
 
     def exit(self, event: ExitEvent) -> Process:
         """Note the end of a process; what it was stays known for a while."""
@@ -289,18 +299,23 @@ class ProcessTable:
         return self._programs.get(event.comm)
 
     def launcher(self, event: ExecEvent) -> Program | None:
-        """Return the program that makes this exec, None when it is not known.
+        """Return the program that tried an exec, None when it is not known.
 
-        Call it before ``exec``. It is what the process runs until now: what it exec'd before, or
-        else its parent's program, inherited at the fork.
+        It is what the process runs until then: what it exec'd before, or else its parent's program,
+        inherited at the fork.
         """
         process = self._processes.get((event.pid, event.start_ns))
+        parent = self._parent_of(event) if process is None else process.parent
+        return self._launcher(event, process, parent)
+
+    def _launcher(
+        self, event: ExecEvent, process: Process | None, parent: Identity | None
+    ) -> Program | None:
         if process is not None:
             if process.exec_ns > event.time_ns:
                 return None
             if process.program.exe:
                 return process.program
-        parent = self._parent_of(event) if process is None else process.parent
         forker = None if parent is None else self._processes.get(parent)
         # What the parent started after the fork was not inherited.
         if forker is not None and forker.exec_ns <= event.start_ns:
@@ -349,15 +364,25 @@ class ProcessTable:
             if known is None or (known.exit_ns and known.exit_ns < event.start_ns):
                 return None
             identity = known.identity
-        return identity if _comes_before(identity, event) else None
+        return identity if self._comes_before(identity, event) else None
 
-    def _add(
-        self,
-        event: SeedEvent | ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent,
-        parent: Identity | None,
-        program: Program,
-        uid: int,
-    ) -> Process:
+    def _comes_before(self, parent: Identity, child: SeedEvent | ForkEvent | ExecEvent) -> bool:
+        """Whether a process can be the parent of another: nobody is its own ancestor.
+
+        Start times rise along a lineage. Within one tick neither they nor pids, which begin anew
+        after the highest, tell who came first; then the ancestors of that tick are looked through.
+        """
+        ancestor: Identity | None = parent
+        for _ in range(MAX_DEPTH):
+            if ancestor is None or ancestor[1] < child.start_ns:
+                return True
+            if ancestor[1] > child.start_ns or ancestor[0] == child.pid:
+                return False
+            process = self._processes.get(ancestor)
+            ancestor = None if process is None else process.parent
+        return False
+
+    def _add(self, event: AnyEvent, parent: Identity | None, program: Program, uid: int) -> Process:
         self._newest_ns = max(self._newest_ns, event.time_ns)
         self._expire()
         while len(self._processes) >= self._max_processes:
@@ -432,7 +457,16 @@ class ProcessTable:
             self._forget(self._exited.popleft())
         else:
             self._evicted_alive += 1
-            self._forget(next(iter(self._processes.values())))
+            self._forget(self._oldest())
+
+    def _oldest(self) -> Process:
+        """Return who goes next of those that live; parents before it get another turn."""
+        for _ in range(_MAX_PASSED_OVER):
+            identity = next(iter(self._processes))
+            if identity not in self._children:
+                break
+            self._processes.move_to_end(identity)
+        return next(iter(self._processes.values()))
 
     def _forget(self, process: Process) -> None:
         """Drop an entry, and the ended ancestors that were only kept for its sake."""
@@ -460,7 +494,3 @@ class ProcessTable:
         if unneeded is not None:
             self._expired += 1
         return unneeded
-
-
-def _comes_before(parent: Identity, child: SeedEvent | ForkEvent | ExecEvent) -> bool:
-    return parent[1] < child.start_ns or (parent[1] == child.start_ns and parent[0] < child.pid)

@@ -49,7 +49,7 @@ class FilterSettings(BaseModel):
     )
     ignored_comms: Names = Field(
         default=("cpuUsage.sh",),
-        description="Trusts: raises no alert at all.",
+        description="Trusts: raises no alert; the kernel delivers no opens and connections of it.",
     )
     safe_file_readers: Names = Field(
         default=(

@@ -157,7 +157,7 @@ def _restore_windows(engine: Engine, saved: Snapshot, same: dict[str, int]) -> N
             for part in each.partials
             if part.sequence in same
         }
-        correlator.windows[each.owner] = Window(partials, each.newest_ns)
+        correlator.adopt(each.owner, Window(partials, each.newest_ns))
     correlator.newest_ns, correlator.cut = saved.correlator
 
 

@@ -9,7 +9,8 @@ def fold(text: str) -> str:
     Character by character, so that a part of a text folded is a part of the folded text: what
     `str.lower` does to a sigma depends on where in a word it stands.
     """
-    return text.lower().replace("\u03c2", "\u03c3")
+    lowered = text.lower()
+    return lowered if lowered.isascii() else lowered.replace("\u03c2", "\u03c3")
 
 
 def printable(text: str, *, limit: int = 512) -> str:

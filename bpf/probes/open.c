@@ -202,8 +202,8 @@ static __always_inline int on_open(long ret, int number) {
   if (!ctl || !cnt)
     return 0;
   COUNT(cnt->seen);
-  u32 tgid = bpf_get_current_pid_tgid() >> 32;
   void *task = (void *)bpf_get_current_task_btf();
+  u32 tgid = LOAD32(task, OFF_task_struct_tgid); /* the helper takes 25 ns more */
   u64 files = LOAD64(task, OFF_task_struct_files);
   if (is_agent(ctl, tgid, task) || !files || is_ignored(ctl, tgid, task)) {
     COUNT(cnt->filtered);

@@ -227,14 +227,11 @@ async def test_an_alert_names_its_event_and_goes_first(world: World) -> None:
     assert world.batches[-1].counters.alerts == 1
 
 
-async def test_a_repeat_is_told_under_the_first_ones_id_and_counted_with_it(world: World) -> None:
-    told = [
-        msgspec.structs.replace(an_alert(an_event(number)), lineage=(3, 30), count=number)
-        for number in (1, 2, 4)
-    ]
-    await publish(world, Telemetry([an_event(number) for number in (1, 2, 4)], told, {}, 3))
-    assert [alert.count for alert in world.alerts] == [1, 2, 4]
-    assert len({alert.alert_id for alert in world.alerts}) == 1
+async def test_an_alert_that_is_told_again_is_raised_once(world: World) -> None:
+    again = msgspec.structs.replace(an_alert(an_event(4)), count=2)
+    first = sweep(0, 10, alerts=[3])
+    await publish(world, msgspec.structs.replace(first, alerts=[*first.alerts, again]))
+    assert [alert.count for alert in world.alerts] == [1, 2]
     assert world.batches[-1].counters.alerts == 1
 
 

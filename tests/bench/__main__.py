@@ -35,6 +35,7 @@ MEASURES: dict[str, Callable[[Rig], list[Row]]] = {
     "spool": spool.spool_cost,
     "store-sqlite": stores.sqlite_rows,
     "store-postgres": stores.postgres_rows,
+    "sizes": stores.sizes,
     "history-sqlite": stores.sqlite_history,
     "history-postgres": stores.postgres_history,
     "ingest": backend.ingest,

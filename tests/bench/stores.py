@@ -14,6 +14,7 @@ import trio
 from services.store import open_store
 from services.store.interface import Store
 from services.store.settings import StoreSettings
+from tests.bench.commands import executions
 from tests.bench.measures import Row
 from tests.bench.rig import Rig
 from tests.services.postgres import cluster
@@ -99,6 +100,32 @@ async def _calls(store: Store) -> float:
     if rows != _CALLS * _MESSAGES_PER_CALL * _EVENTS:
         raise AssertionError(f"{rows} rows were stored")
     return rows / seconds
+
+
+def sizes(rig: Rig) -> list[Row]:
+    """Bytes an event takes: in a message, as a row of each store with its indexes."""
+    count = (_CALLS + 2) * _MESSAGES_PER_CALL * _EVENTS
+    message, execs = (
+        len(encode(batch(0, events=events))) / _EVENTS
+        for events in (mixed(_EVENTS), executions(_EVENTS))
+    )
+    path = rig.folder / "sizes.db"
+    trio.run(_fill, StoreSettings(url=f"sqlite:{path}"))
+    with cluster(fsync=True) as server:
+        url = server.new_database()
+        trio.run(_fill, StoreSettings(url=url))
+        asked = f"SELECT pg_database_size('{url.rpartition('/')[2]}')"
+        empty = "SELECT pg_database_size('template1')"
+        in_postgres = int(server.sql(asked)[0]) - int(server.sql(empty)[0])
+    found = {
+        "in a message": message,
+        "that is an execution, in a message": execs,
+        "in SQLite": path.stat().st_size / count,
+        "in PostgreSQL": in_postgres / count,
+    }
+    return [
+        Row(f"an event {where}", f"{size:.0f} bytes", "-", None) for where, size in found.items()
+    ]
 
 
 def sqlite_history(rig: Rig) -> list[Row]:

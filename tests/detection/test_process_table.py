@@ -221,7 +221,7 @@ def test_the_ended_are_kept_for_their_children() -> None:
     assert table.statistics().expired == 2
 
 
-def test_the_oldest_exit_goes_first_then_the_oldest() -> None:
+def test_the_oldest_exit_goes_first_then_the_oldest_without_children() -> None:
     table = small()
     children = [(100 + number, 1000 + number) for number in range(6)]
     for child in children:
@@ -233,10 +233,26 @@ def test_the_oldest_exit_goes_first_then_the_oldest() -> None:
     table.fork(fork((201, 3001), SSHD))
     assert table.get(children[1]) is None
     table.fork(fork((202, 3002), SSHD))
-    assert table.get(INIT) is None
+    assert table.get(children[0]) is None
+    assert table.get(INIT) is not None
     statistics = table.statistics()
     assert (statistics.evicted_exited, statistics.evicted_alive) == (2, 1)
     assert len(table) == 8
+
+
+def test_a_flood_does_not_push_out_those_it_descends_from() -> None:
+    table = small()
+    for number in range(100):
+        table.fork(fork((100 + number, 1000 + number), SSHD))
+    assert table.ancestry((199, 1099)) == "init=>sshd=>sshd"
+
+
+def test_a_chain_of_parents_is_evicted_from_its_oldest_end() -> None:
+    table = ProcessTable(max_processes=64)
+    for number in range(200):
+        table.fork(fork((100 + number, 1000 + number), (99 + number, 999 + number)))
+    assert len(table) == 64
+    assert table.get((299, 1199)) is not None
 
 
 def test_ancestry_is_bounded_printable_and_unambiguous() -> None:
@@ -253,6 +269,26 @@ def test_ancestry_is_bounded_printable_and_unambiguous() -> None:
     assert len(shown.split("=>")) == MAX_DEPTH
     assert shown.endswith("99=\\x3e\\x1b\\u202e")
     assert table.ancestry((7, 7)) == ""
+
+
+def test_a_parent_may_have_the_highest_pid_and_its_child_the_lowest() -> None:
+    table = small()
+    last, first, next_ = (32767, 300), (300, 300), (301, 300)
+    table.fork(fork(last, SSHD))
+    table.fork(fork(first, last))
+    table.fork(fork(next_, first))
+    assert table.ancestry(next_) == "init=>sshd=>sshd=>sshd=>sshd"
+
+
+def test_nobody_is_its_own_ancestor() -> None:
+    table = small()
+    one, two, three = (70, 300), (71, 300), (72, 300)
+    table.fork(fork(one, three))
+    table.fork(fork(two, one))
+    table.fork(fork(three, two))
+    table.fork(fork((73, 300), (73, 300)))
+    parents = [process.parent for process in table if process.identity[1] == 300]
+    assert parents == [three, one, None, None]
 
 
 def test_a_process_costs_little() -> None:
@@ -320,7 +356,7 @@ def check(table: ProcessTable, bound: int) -> None:
             assert table.current(pid) is process, "whoever is alive holds its pid"
             assert alive_by_pid.setdefault(pid, process.identity) == process.identity
         if process.parent is not None:
-            assert (process.parent[1], process.parent[0]) < (start_ns, pid), "no cycles"
+            assert process.parent[1] <= start_ns
             children[process.parent] = children.get(process.parent, 0) + 1
         lineage = [process]
         while (parent := table.parent(lineage[-1])) is not None:
@@ -335,8 +371,8 @@ def check(table: ProcessTable, bound: int) -> None:
         if process.exec_ns:
             assert process.program.exe == f"/bin/{pid}.{start_ns}"
         elif process.program.exe:
-            own_pid, own_start = map(int, process.program.exe[5:].split("."))
-            assert (own_start, own_pid) <= (start_ns, pid)
+            _, own_start = map(int, process.program.exe[5:].split("."))
+            assert own_start <= start_ns
     assert table._children == children
     ended = {process.identity for process in table if not process.alive}
     exited = [process.identity for process in table._exited]

@@ -31,11 +31,14 @@ class Cluster:
         fsync: whether what was committed outlives a power cut; a killed server loses nothing
             either way.
         settings: lines for ``postgresql.conf``.
+        port: where it listens; 0 for a free one.
     """
 
-    def __init__(self, folder: Path, *, fsync: bool = False, settings: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, fsync: bool = False, settings: str = "", port: int = 0
+    ) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = port or free_port()
         self._databases = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._account = _unprivileged()

@@ -20,10 +20,11 @@ class RedisServer:
     Args:
         folder: for its log; made.
         settings: more words of its command.
+        port: where it listens; 0 for a free one.
     """
 
-    def __init__(self, folder: Path, *, settings: tuple[str, ...] = ()) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, *, settings: tuple[str, ...] = (), port: int = 0) -> None:
+        self.port = port or free_port()
         self._folder = folder
         self._settings = settings
         self.process: subprocess.Popen[bytes] | None = None
