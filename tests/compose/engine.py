@@ -1,4 +1,4 @@
-"""A Docker engine of one's own: in a temporary folder, without the machine's firewall, gone afterwards.
+"""A Docker engine of one's own, in a temporary folder, which leaves the machine's firewall alone.
 
 It changes nothing of the machine but for what it runs: no iptables rules, no forwarding, no bridge
 before a compose file asks for one. So containers reach each other and are reached on published
@@ -65,10 +65,17 @@ class Engine:
     def start(self) -> None:
         """Start it and wait until it answers."""
         here = self.folder
-        words = ["/usr/sbin/dockerd", *_FLAGS, f"--data-root={here}/data", f"--exec-root={here}/run"]
+        words = [
+            "/usr/sbin/dockerd",
+            *_FLAGS,
+            f"--data-root={here}/data",
+            f"--exec-root={here}/run",
+        ]
         words += [f"--pidfile={here}/pid", f"--host=unix://{here}/socket"]
         with (here / "log").open("ab") as log:
-            self._process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                words, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         deadline = time.monotonic() + _READY_SECS
         while self._attempt(["version"]).returncode:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -101,7 +108,9 @@ class Engine:
         )
         if done.returncode:
             said = (done.stdout + done.stderr).decode(errors="replace")
-            raise EngineError(f"docker {' '.join(map(str, words))}: exit {done.returncode}\n{said[-6000:]}")
+            raise EngineError(
+                f"docker {' '.join(map(str, words))}: exit {done.returncode}\n{said[-6000:]}"
+            )
         return done.stdout.decode()
 
     def _attempt(

@@ -82,8 +82,10 @@ class Stack:
         before = self.inspect(service)["State"]
         os.kill(before["Pid"], signal.SIGKILL)
         self.wait_for(
-            lambda: self.inspect(service)["State"]["StartedAt"] != before["StartedAt"]
-            and self.health(service) == "healthy"
+            lambda: (
+                self.inspect(service)["State"]["StartedAt"] != before["StartedAt"]
+                and self.health(service) == "healthy"
+            )
         )
 
     def sql(self, statement: str) -> list[str]:
@@ -132,5 +134,7 @@ def machine_to_ourselves() -> Iterator[None]:
 
 def execute(marker: str, *, times: int) -> subprocess.Popen[bytes]:
     """Start as many short programs on this machine, each with a name of its own as its argument."""
-    script = f'i=0; while [ $i -lt {times} ]; do /bin/true "{marker}-$i."; i=$((i+1)); sleep 0.02; done'
+    script = (
+        f'i=0; while [ $i -lt {times} ]; do /bin/true "{marker}-$i."; i=$((i+1)); sleep 0.02; done'
+    )
     return subprocess.Popen(["/bin/sh", "-c", script])
