@@ -85,9 +85,9 @@ def test_an_exec_and_an_alert_travel_from_the_agents_container_to_the_database(
     assert f"T1003 [Sensitive file read]|{AGENT_ID}" in found
 
 
-def seen(stack: Stack, marker: str) -> list[str]:
-    query = f"SELECT argv[2] FROM exec_events WHERE argv[2] LIKE '{marker}-%' ORDER BY seq"  # noqa: S608 - our own words
-    return [line.rpartition("-")[2].rstrip(".") for line in stack.sql(query)]
+def seen(stack: Stack, marker: str) -> list[int]:
+    query = f"SELECT argv[2] FROM exec_events WHERE argv[2] LIKE '{marker}-%'"  # noqa: S608 - our own words
+    return sorted(int(line.rpartition("-")[2].rstrip(".")) for line in stack.sql(query))
 
 
 def assert_nothing_lost(account: dict[str, Any]) -> None:
@@ -108,9 +108,8 @@ def test_a_container_that_is_killed_comes_back_and_nothing_is_lost(
     time.sleep(0.5)
     stack.kill(service)
     assert running.wait(60) == 0
-    numbers = [str(number) for number in range(EXECS)]
     stack.wait_for(lambda: len(seen(stack, marker)) >= EXECS)
-    assert seen(stack, marker) == numbers
+    assert seen(stack, marker) == list(range(EXECS))
     account = stack.balanced()
     assert_nothing_lost(account)
     assert account["epochs"] == (2 if service == "agent" else 1)
