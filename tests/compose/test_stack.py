@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.compose.engine import EngineError
+from tests.compose.engine import ROOT, EngineError
 from tests.compose.stack import AGENT_ID, SERVICES, Stack, execute
+from tests.documents.extract import shown
 
 EXECS = 150
 AGENT_USER = 10006
@@ -24,6 +25,7 @@ OWN = {
     "detection": "detection/redis",
     "alert-writer": "alert-writer/database",
 }
+NOT_HERE = ("docker compose logs", "git pull", "docker compose down", "docker compose -f")
 BUILT = ("nats", "ingest", "telemetry-writer", "detection", "alert-writer", "agent", "credentials")
 
 
@@ -113,6 +115,20 @@ def test_a_container_that_is_killed_comes_back_and_nothing_is_lost(
     account = stack.balanced()
     assert_nothing_lost(account)
     assert account["epochs"] == (2 if service == "agent" else 1)
+
+
+def test_the_commands_of_the_readme_work(stack: Stack, tmp_path: Path) -> None:
+    before = stack.inspect("credentials")["Id"]
+    for command in shown(ROOT / "docker/compose/README.md"):
+        if not command.text.startswith(NOT_HERE):
+            stack.shell(command.text, tmp_path)
+    assert stack.inspect("credentials")["Id"] != before
+    assert (tmp_path / "lavender.dump").stat().st_size
+    stack.wait_until_healthy()
+    marker = f"readme-{time.time_ns()}"
+    execute(marker, times=1).wait(60)
+    stack.wait_for(lambda: seen(stack, marker))
+    stack.balanced()
 
 
 def test_taken_down_nothing_is_left(stack: Stack) -> None:
