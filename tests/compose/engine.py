@@ -82,6 +82,11 @@ class Engine:
                 raise EngineError(f"the engine did not start: {self.log()[-3000:]}")
             time.sleep(0.1)
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None
+
     def stop(self) -> None:
         """Stop it and every container; safe when it does not run."""
         process, self._process = self._process, None

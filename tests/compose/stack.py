@@ -85,6 +85,10 @@ class Stack:
         """Wait for everything."""
         self.wait_for(lambda: all(self.health(name) == "healthy" for name in SERVICES))
 
+    def down(self) -> None:
+        """Take everything down, with its data."""
+        self.compose("down", "--volumes", "--timeout", "30")
+
     def inspect(self, service: str) -> dict[str, Any]:
         """What the engine knows of a service's container."""
         name = self.compose("ps", "--all", "--quiet", service).strip()

@@ -133,7 +133,7 @@ def test_the_commands_of_the_readme_work(stack: Stack, tmp_path: Path) -> None:
 
 def test_taken_down_nothing_is_left(stack: Stack) -> None:
     pids = [stack.inspect(service)["State"]["Pid"] for service in SERVICES]
-    stack.compose("down", "--volumes", "--timeout", "30")
+    stack.down()
     for kind in ("container", "volume"):
         assert stack.engine.run(kind, "ls", "--quiet", *(["--all"] * (kind == "container"))) == ""
     networks = stack.engine.run("network", "ls", "--format", "{{.Name}}").split()
