@@ -16,6 +16,7 @@ from tests.compose.stack import HERE
 from tests.services.postgres import free_port
 
 FILES = ("-f", ROOT / "docker/nats/compose.yml", "-f", HERE / "override.nats.yml")
+REFUSED = "permissions violation"
 
 
 class Broker:
@@ -72,5 +73,6 @@ def test_agents_are_added_and_each_may_do_its_own(broker: Broker, tmp_path: Path
     broker.compose("cp", "credentials:/authority", tmp_path / "secrets")
     ingest = check(broker.port, tmp_path / "secrets", "services/ingest")
     assert "connected" in ingest.stdout, ingest
+    assert REFUSED not in ingest.stderr
     agent = check(broker.port, tmp_path / "secrets", "agents/acme.web-1")
-    assert agent.returncode, agent
+    assert REFUSED in agent.stderr, agent

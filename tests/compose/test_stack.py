@@ -117,7 +117,7 @@ def test_a_container_that_is_killed_comes_back_and_nothing_is_lost(
     assert account["epochs"] == (2 if service == "agent" else 1)
 
 
-def test_the_commands_of_the_readme_work(stack: Stack, tmp_path: Path) -> None:
+def test_the_readmes_commands_work(stack: Stack, tmp_path: Path) -> None:
     before = stack.inspect("credentials")["Id"]
     for command in shown(ROOT / "docker/compose/README.md"):
         if not command.text.startswith(NOT_HERE):

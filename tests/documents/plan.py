@@ -278,7 +278,7 @@ ELSEWHERE: Mapping[str, str] = {
     "make faults": ".ci/run: make faults",
     "make soak": ".ci/run: make soak",
     "make test-compose": ".ci/run: make test-compose",
-    "docker compose up --build": "tests/compose/test_stack.py::test_the_commands_of_the_readme_work",
+    "docker compose up --build": "tests/compose/test_stack.py::test_the_readmes_commands_work",
     "make docs": f"{_HERE}::test_make_docs_changes_nothing",
     "make help": f"{_HERE}::test_make_help_names_every_target",
     ".venv/bin/python -m tests.bench --help": f"{_HERE}::test_every_documented_measure_exists",
