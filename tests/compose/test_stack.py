@@ -133,11 +133,13 @@ def test_the_readmes_commands_work(stack: Stack, tmp_path: Path) -> None:
 
 def test_taken_down_nothing_is_left(stack: Stack) -> None:
     pids = [stack.inspect(service)["State"]["Pid"] for service in SERVICES]
+    bridges = [f"br-{each}" for each in stack.engine.run("network", "ls", "--quiet").split()]
     stack.down()
     for kind in ("container", "volume"):
         assert stack.engine.run(kind, "ls", "--quiet", *(["--all"] * (kind == "container"))) == ""
     networks = stack.engine.run("network", "ls", "--format", "{{.Name}}").split()
     assert set(networks) <= {"bridge", "host", "none"}
+    assert not any(Path("/sys/class/net", bridge).exists() for bridge in bridges)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert not Path(f"/sys/fs/bpf/lavender/{AGENT_ID}").exists()
     stack.engine.stop()
