@@ -1,4 +1,4 @@
-"""Passwords in files of their own: an environment or a configuration would show them."""
+"""Passwords in files of their own, for an environment or a configuration would show them."""
 
 from __future__ import annotations
 

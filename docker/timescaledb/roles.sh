@@ -1,14 +1,16 @@
 #!/bin/bash
-# Run once by the image, when the database is made. Each writer has a login of its own and works as
+# Run by the image when the database is made, and by hand when there are new passwords. Each writer has a login of its own and works as
 # `lavender`, which owns the tables. That one has no password, so nobody comes in as it; it may log in only
 # because the extension's jobs (compression, retention) run as their owner.
 set -eu
 secrets=/run/lavender/timescaledb
 psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" \
   -v telemetry="$(cat $secrets/telemetry_writer)" -v alerts="$(cat $secrets/alert_writer)" <<'SQL'
-CREATE ROLE lavender LOGIN;
-CREATE ROLE telemetry_writer LOGIN PASSWORD :'telemetry' IN ROLE lavender;
-CREATE ROLE alert_writer LOGIN PASSWORD :'alerts' IN ROLE lavender;
+SELECT format('CREATE ROLE %I LOGIN', name) FROM unnest(ARRAY['lavender', 'telemetry_writer', 'alert_writer']) AS name
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
+GRANT lavender TO telemetry_writer, alert_writer;
+ALTER ROLE telemetry_writer PASSWORD :'telemetry';
+ALTER ROLE alert_writer PASSWORD :'alerts';
 ALTER ROLE telemetry_writer SET role = 'lavender';
 ALTER ROLE alert_writer SET role = 'lavender';
 REVOKE ALL ON DATABASE lavender FROM PUBLIC;

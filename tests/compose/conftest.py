@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.compose)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def docker() -> Iterator[Engine]:
     """An engine that has images of the public ones' names."""
     with engine() as running:
@@ -38,5 +38,5 @@ def stack(docker: Engine) -> Iterator[Stack]:
             made.up()
             yield made
         finally:
-            if docker.runs:  # the last test has taken it down
-                made.compose("down", "--volumes", "--timeout", "30")
+            if docker.running:  # the last test stops it
+                made.down()

@@ -1,4 +1,4 @@
-"""A Docker engine of one's own, in a temporary folder and without the machine's firewall.
+"""A Docker engine of one's own, in a temporary folder, which leaves the machine's firewall alone.
 
 It changes nothing of the machine but for what it runs: no iptables rules, no forwarding, no bridge
 before a compose file asks for one. So containers reach each other and are reached on published
@@ -83,7 +83,7 @@ class Engine:
             time.sleep(0.1)
 
     @property
-    def runs(self) -> bool:
+    def running(self) -> bool:
         """Whether it was started, and not stopped since."""
         return self._process is not None
 

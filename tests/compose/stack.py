@@ -51,6 +51,27 @@ class Stack:
             "compose", *FILES, *words, environment=self._environment, within_secs=within_secs
         )
 
+    def shell(self, command: str, folder: Path) -> None:
+        """Run a command as a reader of the documents would, in a folder for what it writes."""
+        files = ":".join(str(each) for each in FILES if each != "-f")
+        surroundings = {
+            **self.engine.environment,
+            **self._environment,
+            "COMPOSE_FILE": files,
+            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+        }
+        done = subprocess.run(
+            ["/bin/bash", "-c", command],
+            cwd=folder,
+            env=surroundings,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_BUILD_SECS,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
     def build(self) -> None:
         """Build every image."""
         self.compose("build", within_secs=_BUILD_SECS)
@@ -58,7 +79,15 @@ class Stack:
     def up(self) -> None:
         """Start everything, in the order of the health checks, and wait until all is healthy."""
         self.compose("up", "--detach")
+        self.wait_until_healthy()
+
+    def wait_until_healthy(self) -> None:
+        """Wait for everything."""
         self.wait_for(lambda: all(self.health(name) == "healthy" for name in SERVICES))
+
+    def down(self) -> None:
+        """Take everything down, with its data."""
+        self.compose("down", "--volumes", "--timeout", "30")
 
     def inspect(self, service: str) -> dict[str, Any]:
         """What the engine knows of a service's container."""
@@ -127,6 +156,7 @@ class Stack:
 @contextmanager
 def machine_to_ourselves() -> Iterator[None]:
     """No agent of the machine runs meanwhile: the container's cannot see that one's lock."""
+    LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

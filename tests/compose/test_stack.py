@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml, brought up for real; the tests build on one another."""
+"""The stack of docker-compose.yml, brought up for real. The tests go in this order."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.compose.engine import EngineError
+from tests.compose.engine import ROOT, EngineError
 from tests.compose.stack import AGENT_ID, SERVICES, Stack, execute
+from tests.documents.extract import shown
 
 EXECS = 150
 AGENT_USER = 10006
@@ -24,6 +25,7 @@ OWN = {
     "detection": "detection/redis",
     "alert-writer": "alert-writer/database",
 }
+NOT_HERE = ("docker compose logs", "git pull", "docker compose down", "docker compose -f")
 BUILT = ("nats", "ingest", "telemetry-writer", "detection", "alert-writer", "agent", "credentials")
 
 
@@ -67,10 +69,8 @@ def test_a_service_reads_its_own_secrets_and_no_others(stack: Stack, service: st
 
 @pytest.mark.parametrize("service", BUILT)
 def test_there_is_no_secret_in_an_image(stack: Stack, service: str) -> None:
-    find = (
-        "find / -xdev -name '*.seed' -o -xdev -name '*.nk'"
-        " -o -path '/run/lavender/*' -o -path '/authority/*'"
-    )
+    names = ("-name '*.seed'", "-name '*.nk'", "-path '/run/lavender/*'", "-path '/authority/*'")
+    find = f"find / -xdev \\( {' -o '.join(names)} \\) -print"
     words = ("run", "--rm", "--network=none", "--user=0", "--entrypoint=sh", f"lavender/{service}")
     assert stack.engine.run(*words, "-c", find) == ""
 
@@ -82,15 +82,14 @@ def test_an_exec_and_an_alert_travel_from_the_agents_container_to_the_database(
     stack.run_in("agent", "sh", "-c", f"cat /etc/shadow /dev/null/{marker} >/dev/null 2>&1 || true")
     execs = f"SELECT pid FROM exec_events WHERE '/dev/null/{marker}' = ANY (argv)"  # noqa: S608 - our own words
     pid = stack.wait_for(lambda: stack.sql(execs))[0]
-    alerts = f"SELECT rule, agent_id FROM alerts WHERE event_pid = {pid}"  # noqa: S608 - same
+    alerts = f"SELECT rule, agent_id FROM alerts WHERE event_pid = {pid}"  # noqa: S608 - our own words
     found = stack.wait_for(lambda: stack.sql(alerts))
     assert f"T1003 [Sensitive file read]|{AGENT_ID}" in found
 
 
-def seen(stack: Stack, marker: str) -> list[str]:
-    marked = f"argv[2] LIKE '{marker}-%'"
-    query = f"SELECT argv[2] FROM exec_events WHERE {marked} ORDER BY time_ns"  # noqa: S608 - same
-    return [line.rpartition("-")[2].rstrip(".") for line in stack.sql(query)]
+def seen(stack: Stack, marker: str) -> list[int]:
+    query = f"SELECT argv[2] FROM exec_events WHERE argv[2] LIKE '{marker}-%'"  # noqa: S608 - our own words
+    return sorted(int(line.rpartition("-")[2].rstrip(".")) for line in stack.sql(query))
 
 
 def assert_nothing_lost(account: dict[str, Any]) -> None:
@@ -111,21 +110,36 @@ def test_a_container_that_is_killed_comes_back_and_nothing_is_lost(
     time.sleep(0.5)
     stack.kill(service)
     assert running.wait(60) == 0
-    numbers = [str(number) for number in range(EXECS)]
     stack.wait_for(lambda: len(seen(stack, marker)) >= EXECS)
-    assert seen(stack, marker) == numbers
+    assert seen(stack, marker) == list(range(EXECS))
     account = stack.balanced()
     assert_nothing_lost(account)
     assert account["epochs"] == (2 if service == "agent" else 1)
 
 
+def test_the_readmes_commands_work(stack: Stack, tmp_path: Path) -> None:
+    before = stack.inspect("credentials")["Id"]
+    for command in shown(ROOT / "docker/compose/README.md"):
+        if not command.text.startswith(NOT_HERE):
+            stack.shell(command.text, tmp_path)
+    assert stack.inspect("credentials")["Id"] != before
+    assert (tmp_path / "lavender.dump").stat().st_size
+    stack.wait_until_healthy()
+    marker = f"readme-{time.time_ns()}"
+    execute(marker, times=1).wait(60)
+    stack.wait_for(lambda: seen(stack, marker))
+    stack.balanced()
+
+
 def test_taken_down_nothing_is_left(stack: Stack) -> None:
     pids = [stack.inspect(service)["State"]["Pid"] for service in SERVICES]
-    stack.compose("down", "--volumes", "--timeout", "30")
+    bridges = [f"br-{each}" for each in stack.engine.run("network", "ls", "--quiet").split()]
+    stack.down()
     for kind in ("container", "volume"):
         assert stack.engine.run(kind, "ls", "--quiet", *(["--all"] * (kind == "container"))) == ""
     networks = stack.engine.run("network", "ls", "--format", "{{.Name}}").split()
     assert set(networks) <= {"bridge", "host", "none"}
+    assert not any(Path("/sys/class/net", bridge).exists() for bridge in bridges)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert not Path(f"/sys/fs/bpf/lavender/{AGENT_ID}").exists()
     stack.engine.stop()

@@ -288,6 +288,7 @@ ELSEWHERE: Mapping[str, str] = {
     "journalctl -u lavender-agent": (
         "tests/packages/test_units.py::test_an_agent_that_hangs_is_replaced_by_one_that_reads_on"
     ),
+    "docker compose up --build": "tests/compose/test_stack.py::test_the_readmes_commands_work",
     "make docs": f"{_HERE}::test_make_docs_changes_nothing",
     "make help": f"{_HERE}::test_make_help_names_every_target",
     ".venv/bin/python -m tests.bench --help": f"{_HERE}::test_every_documented_measure_exists",
