@@ -15,16 +15,19 @@ from transport.crossing import open_loop
 from transport.messages import encode
 from transport.session import Outgoing, Receipt, Session
 from transport.settings import BrokerSettings
+from transport.streams import TELEMETRY_RAW, ensure
 
 SUBJECT = "telemetry.raw.acme.web-1"
 
 
 async def publish(url: str, payloads: list[bytes]) -> list[Receipt]:
+    """Send each once, into a stream that ingest may not have made yet."""
     session = Session(BrokerSettings(), name="rogue", url=url)
     receipts: list[Receipt] = []
     async with open_loop(), trio.open_nursery() as nursery:
         nursery.start_soon(session.run)
         await session.wait_connected()
+        await ensure(session, streams=(TELEMETRY_RAW,))
         for begin in range(0, len(payloads), 500):
             messages = [
                 Outgoing(SUBJECT, payload, f"rogue-{number}")
