@@ -48,7 +48,7 @@ lint: setup ## style, types, trio's pitfalls, import order between packages
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	git ls-files 'actors/*.py' 'services/*.py' ':!services/store' | xargs $(VENV)/bin/flake8-async --enable=ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC109,ASYNC119,ASYNC910,ASYNC911,ASYNC912,ASYNC913
-
+	! git ls-files | grep -E '\.(whl|deb|so|o|pyc|tar|gz|zip|db|cdx\.json)$$' # what was built is not committed
 	@$(MAKE) --no-print-directory audit
 
 audit: setup ## known vulnerabilities of what is used, when online

@@ -21,10 +21,16 @@ def test_one_agent_at_a_time() -> None:
     endpoint._lock().close()
 
 
+def test_the_folder_of_the_lock_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "LOCK", tmp_path / "none" / "lock")
+    endpoint._lock().close()
+    assert (tmp_path / "none").stat().st_mode & 0o777 == 0o755
+
+
 def test_a_lock_that_cannot_be_made_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "LOCK", tmp_path / "none" / "lock")
+    monkeypatch.setattr(endpoint, "LOCK", tmp_path / "none" / "deeper" / "lock")
     with pytest.raises(StartError, match="lock: No such file or directory"):
         endpoint._lock()
 
