@@ -20,6 +20,7 @@ _MEMBER = struct.Struct("<III")
 _MAGIC = 0xEB9F
 _KIND_STRUCT = 4
 _KIND_UNION = 5
+_KIND_FUNCTION = 12
 # Bytes that follow a type record: a fixed part and a part per entry (vlen), by kind. Every kind
 # must be here: past one of unknown size nothing can be read.
 _EXTRA: dict[int, tuple[int, int]] = {
@@ -96,8 +97,32 @@ class Btf:
             raise UnsupportedKernel(f"{BTF_PATH} is damaged: a name lies outside it")
         return self._strings[offset:end]
 
+    @classmethod
+    def of_kernel(cls, path: Path = BTF_PATH) -> Btf:
+        """The running kernel's.
+
+        Raises:
+            MissingBtf: it has none.
+            UnsupportedKernel: as for the class.
+        """
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise MissingBtf(
+                f"this kernel has no BTF type information ({path}: {error.strerror}); "
+                "Lavender needs a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+            ) from error
+        return cls(raw)
+
     def structs(self, names: Iterable[str]) -> dict[str, int]:
         """Type ids of the named structs; a name the kernel does not have is left out."""
+        return self._ids(names, _KIND_STRUCT)
+
+    def functions(self, names: Iterable[str]) -> dict[str, int]:
+        """Type ids of the named functions; a name the kernel does not have is left out."""
+        return self._ids(names, _KIND_FUNCTION)
+
+    def _ids(self, names: Iterable[str], kind: int) -> dict[str, int]:
         strings = self._strings
         offsets = {}
         for name in names:
@@ -110,7 +135,7 @@ class Btf:
         raw, unpack = self._raw, _TYPE.unpack_from
         for type_id in range(1, len(self._positions)):
             name_off, info, _size = unpack(raw, self._positions[type_id])
-            if name_off in offsets and info >> 24 & 0x1F == _KIND_STRUCT:
+            if name_off in offsets and info >> 24 & 0x1F == kind:
                 found.setdefault(offsets[name_off], type_id)
         return found
 
@@ -157,37 +182,29 @@ class Btf:
             type_id = target
         raise UnsupportedKernel(f"{BTF_PATH} is damaged: type {type_id} leads to itself")
 
+    def offsets(self, wanted: Wanted) -> dict[str, int]:
+        """Offsets in bytes, keyed ``struct.field``, of the wanted fields.
 
-def read_offsets(wanted: Wanted, path: Path = BTF_PATH) -> dict[str, int]:
-    """Offsets in bytes, keyed ``struct.field``, of the wanted fields.
+        A field may be written ``new|old``: the first name this kernel has counts, under the key of
+        the first name. One that ends in ``?`` is left out where the kernel has none.
 
-    A field may be written ``new|old``: the first name this kernel has counts, under the key of
-    the first name. One that ends in ``?`` is left out where the kernel has none.
-
-    Raises:
-        UnsupportedKernel: no BTF, or a struct or field is missing; the text names it.
-    """
-    try:
-        btf = Btf(path.read_bytes())
-    except OSError as error:
-        raise MissingBtf(
-            f"this kernel has no BTF type information ({path}: {error.strerror}); "
-            "Lavender needs a kernel built with CONFIG_DEBUG_INFO_BTF=y"
-        ) from error
-    ids = btf.structs(wanted)
-    offsets: dict[str, int] = {}
-    for struct_name, fields in wanted.items():
-        if struct_name not in ids:
-            raise UnsupportedKernel(f"this kernel's BTF has no struct {struct_name}")
-        for field in fields:
-            names = field.removesuffix("?").split("|")
-            hits = (btf.member_offset(ids[struct_name], name) for name in names)
-            offset = next((hit for hit in hits if hit is not None), None)
-            if offset is None and field.endswith("?"):
-                continue
-            if offset is None:
-                raise UnsupportedKernel(
-                    f"this kernel's struct {struct_name} has no field {' or '.join(names)}"
-                )
-            offsets[f"{struct_name}.{names[0]}"] = offset
-    return offsets
+        Raises:
+            UnsupportedKernel: a struct or field is missing; the text names it.
+        """
+        ids = self.structs(wanted)
+        offsets: dict[str, int] = {}
+        for struct_name, fields in wanted.items():
+            if struct_name not in ids:
+                raise UnsupportedKernel(f"this kernel's BTF has no struct {struct_name}")
+            for field in fields:
+                names = field.removesuffix("?").split("|")
+                hits = (self.member_offset(ids[struct_name], name) for name in names)
+                offset = next((hit for hit in hits if hit is not None), None)
+                if offset is None and field.endswith("?"):
+                    continue
+                if offset is None:
+                    raise UnsupportedKernel(
+                        f"this kernel's struct {struct_name} has no field {' or '.join(names)}"
+                    )
+                offsets[f"{struct_name}.{names[0]}"] = offset
+        return offsets

@@ -18,23 +18,19 @@ import platform
 import stat
 import struct
 import tempfile
-import threading
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bpf import source, syscalls
+from bpf import programs, source, syscalls
 from bpf.btf import BTF_PATH
 
 FOLDER = Path("/var/cache/lavender")
-_FORMAT = 1
+_FORMAT = 2
 _SIZE_MAX_BYTES = 16 << 20
-_INSTRUCTION_BYTES = 8
-_LOAD_IMMEDIATE = 0x18  # BPF_LD | BPF_DW | BPF_IMM; takes two instructions
 _MAP_REFERENCE = 1  # BPF_PSEUDO_MAP_FD in the upper half of the register byte
-_LICENSE = "Dual BSD/GPL"
 
 
 class CacheError(Exception):
@@ -70,7 +66,6 @@ def load(key: str, *, folder: Path = FOLDER) -> Probes:
     """
     saved = _read(folder, key)
     maps: dict[str, int] = {}
-    functions: dict[str, int] = {}
     try:
         for each in saved["maps"]:
             info = syscalls.MapInfo(**each["info"])
@@ -81,41 +76,11 @@ def load(key: str, *, folder: Path = FOLDER) -> Probes:
         }
         if codes.keys() != set(source.ATTACHMENTS.values()) or not maps.keys() >= set(source.MAPS):
             raise ValueError("is not whole")  # noqa: TRY301 - like whatever else is wrong with it
-
-        def verify(name: str) -> None:
-            functions[name] = syscalls.load_program(
-                codes[name], name=name, raw=source.is_raw(name), license_text=_LICENSE
-            )
-
-        verify_all(codes, verify)
+        return Probes(maps, programs.load_all(codes))
     except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
-        for descriptor in (*maps.values(), *functions.values()):
+        for descriptor in maps.values():
             os.close(descriptor)
         raise CacheError(f"cannot be used: {error!r}") from error
-    return Probes(maps, functions)
-
-
-def verify_all(functions: Iterable[str], verify: Callable[[str], None]) -> None:
-    """Have every function verified, the one that takes longest beside the others.
-
-    Raises:
-        Exception: the first that ``verify`` raised, after all have been tried.
-    """
-    failures: list[Exception] = []
-
-    def attempt(name: str) -> None:
-        try:
-            verify(name)
-        except Exception as error:  # noqa: BLE001 - raised below: it may be in another thread
-            failures.append(error)
-
-    slow = threading.Thread(target=attempt, args=(source.SLOW_TO_VERIFY,))
-    slow.start()
-    for name in set(functions) - {source.SLOW_TO_VERIFY}:
-        attempt(name)
-    slow.join()
-    if failures:
-        raise failures[0]
 
 
 def save(
@@ -181,16 +146,9 @@ def _believe(status: os.stat_result) -> None:
 
 def _references(code: bytes | bytearray) -> Iterable[tuple[int, int]]:
     """Where instructions refer to maps, and to which."""
-    skip = False
-    for position in range(0, len(code), _INSTRUCTION_BYTES):
-        if skip:
-            skip = False
-            continue
-        operation, registers, _, value = struct.unpack_from("<BBhi", code, position)
-        if operation == _LOAD_IMMEDIATE:
-            skip = True
-            if registers >> 4 == _MAP_REFERENCE:
-                yield position + 4, value
+    for position, operation, registers, value in programs.instructions(code):
+        if operation == programs.LOAD_IMMEDIATE and registers >> 4 == _MAP_REFERENCE:
+            yield position + 4, value
 
 
 def _by_place(code: bytes, places: Mapping[int, int]) -> bytes:

@@ -24,15 +24,14 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # run by path, so that no PYTHONPATH reaches the privileged child
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bpf import cache, pins, source, syscalls
-from bpf.btf import read_offsets
+from bpf import cache, pins, programs, source, syscalls
+from bpf.btf import Btf
 from bpf.cache import CacheError, Probes
 from bpf.errors import BpfError, LoadError, PinsError, UnsupportedKernel
 
@@ -102,23 +101,25 @@ def compile_probes() -> tuple[Probes, dict[str, bytes]]:
         UnsupportedKernel: the kernel lacks something; named.
         LoadError: the compiler or the verifier refused.
     """
-    offsets = read_offsets(source.FIELDS)
+    btf = Btf.of_kernel()
+    offsets, cast = btf.offsets(source.FIELDS), programs.find_cast(btf)
     os.environ["BCC_KERNEL_SOURCE"] = str(source.BPF_FOLDER)
     from bcc import BPF  # noqa: PLC0415 - dear to import, and of use only once the machine is fit
 
     class Program(BPF):  # type: ignore[misc] # bcc has no types
         def _trace_autoload(self) -> None:
-            """Not attach: what bcc attaches cannot be pinned."""
+            """Not load and attach: what bcc attaches cannot be pinned."""
 
     flags = source.compiler_flags(offsets, cpu_count=possible_cpus())
-    functions = set(source.ATTACHMENTS.values())
+    if cast is not None:
+        flags += [f"-DCAST_TYPE={cast.struct}U", f"-DCAST_CALL={programs.CAST_CALL}"]
     try:
         program = Program(text=source.program_text(), cflags=flags)
-        cache.verify_all(functions, lambda function: _verify(program, function))
+        code = {name: programs.with_cast(each, cast) for name, each in _code_of(program).items()}
+        functions = programs.load_all(code)
     except Exception as error:  # bcc raises bare Exception for everything
         raise LoadError(f"the probes could not be loaded: {error}") from error
-    descriptors = {name: program.funcs[name.encode()].fd for name in functions}
-    return Probes(_maps_of(program), descriptors, program), _code_of(program, functions)
+    return Probes(_maps_of(program), functions, program), code
 
 
 def _maps_of(program: Any) -> dict[str, int]:
@@ -134,8 +135,8 @@ def _maps_of(program: Any) -> dict[str, int]:
     }
 
 
-def _code_of(program: Any, functions: Iterable[str]) -> dict[str, bytes]:
-    """The instructions of functions of a bcc program, as they were given to the kernel."""
+def _code_of(program: Any) -> dict[str, bytes]:
+    """The instructions of the probes' functions, with descriptors where they refer to maps."""
     from bcc.libbcc import lib  # noqa: PLC0415 - as bcc itself
 
     module = program.module
@@ -144,13 +145,8 @@ def _code_of(program: Any, functions: Iterable[str]) -> dict[str, bytes]:
             lib.bpf_function_start(module, name.encode()),
             lib.bpf_function_size(module, name.encode()),
         )
-        for name in functions
+        for name in set(source.ATTACHMENTS.values())
     }
-
-
-def _verify(program: Any, function: str) -> None:
-    kind = program.RAW_TRACEPOINT if source.is_raw(function) else program.TRACEPOINT
-    program.load_func(function.encode(), kind)
 
 
 def attach(probes: Probes) -> dict[str, int]:

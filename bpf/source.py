@@ -52,7 +52,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "sock_common": ("skc_family", "skc_dport", "skc_daddr", "skc_v6_daddr"),
     "pt_regs": ("di", "si", "dx"),
 }
-"""Kernel fields the probes read, by struct; the syntax is that of `bpf.btf.read_offsets`."""
+"""Kernel fields the probes read, by struct; the syntax is that of `bpf.btf.Btf.offsets`."""
 
 ATTACHMENTS: Mapping[str, str] = {
     "sched/sched_process_fork": "raw_tracepoint__sched_process_fork",
@@ -109,7 +109,7 @@ def compiler_flags(offsets: Mapping[str, int], *, cpu_count: int) -> list[str]:
     """Flags for clang.
 
     Args:
-        offsets: field offsets, as `bpf.btf.read_offsets` returns them.
+        offsets: field offsets, as `bpf.btf.Btf.offsets` returns them.
         cpu_count: how many CPUs this kernel can have.
     """
     include = str(BPF_FOLDER / "include")

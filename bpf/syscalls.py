@@ -8,6 +8,7 @@ Raises (every function): `OSError` with the kernel's reason.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -25,7 +26,10 @@ _PERF_ATTRIBUTE_BYTES = 112
 _PERF_FLAG_CLOEXEC = 8
 
 _PROG_TYPE_TRACEPOINT, _PROG_TYPE_RAW_TRACEPOINT = 5, 17
+_PROGRAM = struct.Struct("<IIQQIIQII16s")
 _NAME_BYTES = 15
+_LOG_BYTES = 1 << 24  # before 6.4 the kernel keeps the beginning, and the end tells why
+_LOG_SHOWN_CHARACTERS = 2000
 
 MAP_TYPE_ARRAY = 2
 MAP_TYPE_RINGBUF = 27
@@ -116,17 +120,26 @@ def load_program(code: bytes, *, name: str, raw: bool, license_text: str) -> int
         name: for people; the kernel keeps 15 bytes of it.
         raw: for a raw tracepoint, not for a tracepoint.
         license_text: what it may call depends on it.
+
+    Raises:
+        OSError: the text ends with the verifier's last words.
     """
     instructions = _buffer(code)
     text = ctypes.create_string_buffer(license_text.encode())
     kind = _PROG_TYPE_RAW_TRACEPOINT if raw else _PROG_TYPE_TRACEPOINT
-    # type, instructions, where, license, log level, size and place, kernel version, flags, name
-    attribute = struct.pack(
-        "<IIQQIIQII16s",
-        *(kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(text)),
-        *(0, 0, 0, 0, 0, name.encode()[:_NAME_BYTES]),
-    )
-    return _bpf(_PROG_LOAD, attribute)
+    head = (kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(text))
+    # after the head: log level, size and place, kernel version, flags, name
+    tail = (0, 0, name.encode()[:_NAME_BYTES])
+    try:
+        return _bpf(_PROG_LOAD, _PROGRAM.pack(*head, 0, 0, 0, *tail))
+    except OSError as error:
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        with contextlib.suppress(OSError):
+            os.close(
+                _bpf(_PROG_LOAD, _PROGRAM.pack(*head, 1, len(log), ctypes.addressof(log), *tail))
+            )
+        said = log.value.decode(errors="replace")[-_LOG_SHOWN_CHARACTERS:]
+        raise OSError(error.errno, f"{error.strerror} ({name}): {said}") from error
 
 
 def set_first_value(descriptor: int, value: bytes) -> None:

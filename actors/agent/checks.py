@@ -14,7 +14,7 @@ from actors.detection.rulefile import RuleFileError
 from actors.rulefiles import RuleFiles
 from bpf import pins
 from bpf.attach import find_bcc_python
-from bpf.btf import read_offsets
+from bpf.btf import Btf
 from bpf.errors import BpfError
 from bpf.source import ATTACHMENTS, FIELDS
 
@@ -42,7 +42,7 @@ def _tests(
     yield "root", _root
     yield "machine", _machine
     yield "bcc", find_bcc_python
-    yield "kernel types", lambda: f"{len(read_offsets(FIELDS))} fields from BTF"
+    yield "kernel types", lambda: f"{len(Btf.of_kernel().offsets(FIELDS))} fields from BTF"
     yield "tracepoints", _tracepoints
     yield "bpffs", _bpffs
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.btf import BTF_PATH, Btf, read_offsets
+from bpf.btf import BTF_PATH, Btf
 from bpf.errors import MissingBtf, UnsupportedKernel
 from bpf.source import FIELDS
 
@@ -155,17 +155,17 @@ def path(tmp_path: Path) -> Path:
 
 def test_offsets_are_keyed_by_struct_and_field(path: Path) -> None:
     wanted = {"task": ("pid", "where.y"), "inner": ["y"]}
-    assert read_offsets(wanted, path) == {"task.pid": 0, "task.where.y": 36, "inner.y": 4}
+    assert Btf.of_kernel(path).offsets(wanted) == {"task.pid": 0, "task.where.y": 36, "inner.y": 4}
 
 
 def test_of_several_names_the_first_that_exists_counts(path: Path) -> None:
     wanted = {"task": ("new|pid", "deep|pid", "absent?", "never|one?")}
-    assert read_offsets(wanted, path) == {"task.new": 0, "task.deep": 16, "task.never": 8}
+    assert Btf.of_kernel(path).offsets(wanted) == {"task.new": 0, "task.deep": 16, "task.never": 8}
 
 
 def test_a_missing_file_is_said_to_be_a_kernel_without_btf(tmp_path: Path) -> None:
     with pytest.raises(MissingBtf, match=r"has no BTF .*absent: No such file.*DEBUG_INFO_BTF=y"):
-        read_offsets({}, tmp_path / "absent")
+        Btf.of_kernel(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_the_kernel_lacks_is_named(
     path: Path, wanted: dict[str, list[str]], text: str
 ) -> None:
     with pytest.raises(UnsupportedKernel, match=f"^{text}$"):
-        read_offsets(wanted, path)
+        Btf.of_kernel(path).offsets(wanted)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_damage_raises_nothing_but_unsupported_kernel(damage: list[tuple[int, in
 
 @pytest.mark.skipif(not BTF_PATH.exists(), reason="this kernel has no BTF")
 def test_the_running_kernel_has_what_the_probes_read() -> None:
-    offsets = read_offsets(FIELDS)
+    offsets = Btf.of_kernel().offsets(FIELDS)
     assert offsets["task_struct.tgid"] == offsets["task_struct.pid"] + 4
     assert offsets["sock_common.skc_daddr"] == 0
     required = {
