@@ -61,7 +61,7 @@ def find_file(
     Args:
         environment: for ``LAVENDER_CONFIG``.
         start: walk up from here first.
-        program: then from here, and from this package, with which a wheel brings the file.
+        program: then from here; a wheel brings the file in this package.
         chosen: named on the command line; goes before all else.
 
     Raises:
@@ -73,11 +73,12 @@ def find_file(
             origin = "--config" if chosen else ENV_FILE
             raise ConfigError(f"{origin} names {named}, and there is no such file")
         return Path(named)
-    for folder in (start, program, Path(__file__).resolve().parent):
-        for place in (folder, *folder.parents):
-            if _is_file(place / FILE_NAME):
-                return place / FILE_NAME
-    return None
+    folders = (*_upwards(start), *_upwards(program), Path(__file__).resolve().parent)
+    return next((folder / FILE_NAME for folder in folders if _is_file(folder / FILE_NAME)), None)
+
+
+def _upwards(folder: Path) -> tuple[Path, ...]:
+    return (folder, *folder.parents)
 
 
 def _is_file(path: Path) -> bool:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.faults.backend import Process, backend
+from tests.faults.backend import TABLES, Backend, Process, backend
 from tests.services.postgres import cluster
 
 TOTAL, RATE = 40_000, 5000
 
 
-def kill_now_and_then(victim: Process, *, times: int, seconds: float) -> None:
-    """Kill and start again at random moments."""
+def kill_now_and_then(victim: Process, running: Backend, *, times: int) -> None:
+    """Kill and start again at random moments, each time after something has been stored."""
+
+    def stored() -> int:
+        return sum(running.count(table) for table in TABLES)
+
+    def more_than(before: int) -> bool:
+        return stored() > before or before >= TOTAL
+
     for _ in range(times):
-        time.sleep(random.uniform(0.3, seconds / times))
+        running.wait_for(partial(more_than, stored()))
+        time.sleep(random.uniform(0, 1.2))
         victim.kill()
         time.sleep(random.uniform(0, 0.5))
         victim.start()
@@ -32,7 +41,7 @@ def test_a_part_that_is_killed_again_and_again_loses_nothing(tmp_path: Path, vic
         emitter = running.emitter(TOTAL, rate=RATE)
         emitter.start()
         process = {"broker": running.broker, "emitter": emitter, **running.services}[victim]
-        kill_now_and_then(process, times=3, seconds=6)
+        kill_now_and_then(process, running, times=3)
         assert emitter.finish()["left"] == 0
         account = running.settle(TOTAL)
         # Killed before its first batch, a life leaves no trace.
