@@ -32,6 +32,7 @@ NO_FAULTS = {
     "test_ordinary_hour.py": "no alert on an ordinary day",
     "test_output.py": "how lines look",
     "test_privileges.py": "what the agent may do; docs/SECURITY.md",
+    "test_programs.py": "probes with and without the kernel's cast; decisions/0001",
     "test_soak.py": "a long flood, in which nothing may fail",
 }
 """The other files of tests/kernel, and what they are about."""
