@@ -98,7 +98,7 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
 
 
 def rule_detail(template: str, seen: Observation) -> str:
-    """Fill in a rule's sentence; the words are ``program launcher target arguments note outcome``.
+    """Fill in a rule's sentence; the words are those of `docs/RULES.md`.
 
     A word that is not among them stays as it is. A rule without one has that of its event.
     """
@@ -107,6 +107,8 @@ def rule_detail(template: str, seen: Observation) -> str:
     facts = {
         "program": _called(seen.program),
         "launcher": "an unknown program" if seen.launcher is None else _called(seen.launcher),
+        "initiator": "an unknown program" if seen.initiator is None else _called(seen.initiator),
+        "through": _through(seen),
         "target": _word(event_text(event)),
         "note": seen.note,
         "arguments": _word(" ".join(event.argv)) if isinstance(event, ExecEvent) else "",
@@ -124,6 +126,12 @@ def sequence_detail(links: Chain) -> str:
 
 def _called(program: Program) -> str:
     return _word(program.key) or "an unnamed program"
+
+
+def _through(seen: Observation) -> str:
+    """Name the pass-through program between the initiator and the program, if there is one."""
+    launcher = seen.launcher
+    return "" if launcher is None or launcher is seen.initiator else f" through {_called(launcher)}"
 
 
 def _outcome(error: int) -> str:

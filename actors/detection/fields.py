@@ -178,6 +178,10 @@ def _launcher_exe(seen: Observation) -> str | None:
     return None if seen.launcher is None else seen.launcher.exe or None
 
 
+def _initiator(seen: Observation) -> Program | None:
+    return seen.initiator
+
+
 def _ancestry(seen: Observation) -> str:
     process: Process = seen.process
     return seen.host.table.ancestry(process.identity)
@@ -212,6 +216,7 @@ _EXEC: dict[str, Field] = {
     "system_exe": Field("flag", lambda event: event.system_exe, gate=True),
     "launcher": Field("program", _launcher, about="program"),
     "launcher.exe": Field("text", _launcher_exe, about="program"),
+    "initiator": Field("program", _initiator, about="program"),
     "obfuscated": Field("flag", _obfuscated, about="process", last=True),
 }
 

@@ -19,7 +19,8 @@ entry with what that event says; its name alone makes nobody trusted.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from actors.detection.events import (
     AnyEvent,
@@ -31,6 +32,7 @@ from actors.detection.events import (
     OpenEvent,
     SeedEvent,
 )
+from actors.detection.loaders import loaded_by, named_words
 from actors.detection.processes import Process, ProcessState, TableState, TableStatistics
 from actors.detection.programs import Program, Programs
 
@@ -45,8 +47,28 @@ _MAX_COMMAND_LINE = 2048
 _ARROW = "=>"
 
 
+class Launch(NamedTuple):
+    """An execution: who made it, and what runs from then on."""
+
+    launcher: Program | None
+    """The program that made the call; None when it is not known."""
+    initiator: Program | None
+    """The same, but for a pass-through program whoever started that one."""
+    process: Process
+    program: Program
+    """What the exec names: if the event is late, the process runs something else by now."""
+
+
 class ProcessTable:
-    """The processes of one host, fed with its events."""
+    """The processes of one host, fed with its events.
+
+    Args:
+        max_processes: How many are remembered.
+        grace_secs: How long one that has ended is remembered.
+        programs: Shares equal programs between tables.
+        passes: Whether a program is a pass-through program: it runs what it is told to.
+        keep_command_lines: Whether rules ask for the command lines of processes.
+    """
 
     def __init__(
         self,
@@ -54,11 +76,13 @@ class ProcessTable:
         max_processes: int = 16_384,
         grace_secs: float = 30.0,
         programs: Programs | None = None,
+        passes: Callable[[Program], bool] = lambda _program: False,
         keep_command_lines: bool = False,
     ) -> None:
         self._max_processes = max_processes
         self._grace_ns = int(grace_secs * 1e9)
         self._programs = Programs() if programs is None else programs
+        self._passes = passes
         self._keep_command_lines = keep_command_lines
         # Ordered by its own list: the first key of a plain dict that has lost many is far to seek.
         self._processes: OrderedDict[Identity, Process] = OrderedDict()
@@ -148,6 +172,9 @@ class ProcessTable:
                 each.rarity,
                 each.sheet,
                 each.command_line,
+                None
+                if each.initiator is None
+                else numbers.setdefault(each.initiator, len(numbers)),
             )
             for each in self._processes.values()
         )
@@ -191,6 +218,7 @@ class ProcessTable:
                 each.rarity,
                 each.sheet,
                 each.command_line,
+                None if each.initiator is None else programs[each.initiator],
             )
             if each.parent is not None:
                 self._children[each.parent] = self._children.get(each.parent, 0) + 1
@@ -212,13 +240,19 @@ class ProcessTable:
 
     def seed(self, event: SeedEvent) -> Process:
         """Learn a process that was there before us; events already seen know better."""
-        program = self._programs.get(event.comm, event.exe, event.exe, system=event.system_exe)
+        target = loaded_by(event.exe, event.argv)
+        exe = target or event.exe
+        system = event.system_exe and not target
+        program = self._programs.get(event.comm, exe, exe, system=system)
         parent = self._parent_of(event)
         process = self._processes.get(event.identity)
         if process is None:
             process = self._add(event, parent, program, event.uid)
         else:
             self._fill(process, parent, program, event.uid)
+        if process.initiator is None and not process.exec_ns:
+            forker = self.parent(process)
+            process.initiator = None if forker is None else self._behind(forker)
         if self._keep_command_lines and not process.exec_ns:
             process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
         return process
@@ -237,21 +271,17 @@ class ProcessTable:
             process = self._add(event, parent, program, event.uid)
             if forker is not None:
                 process.command_line = forker.command_line
+                process.initiator = forker.initiator
         else:
             self._fill(process, parent, program, event.uid)
         return process
 
-    def exec(self, event: ExecEvent) -> tuple[Program | None, Process, Program]:
-        """Learn what a process runs from now on; only for an exec that succeeded.
-
-        Returns:
-            The program that made the exec, None when it is not known; the process; and the program
-            that the exec names: if the event is late, the process runs something else by now.
-        """
+    def exec(self, event: ExecEvent) -> Launch:
+        """Learn what a process runs from now on; only for an exec that succeeded."""
         program = self.program_of(event)
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
-        launcher = self._launcher(event, process, parent)
+        launcher, initiator = self._launched_by(event, process, parent)
         if process is None:
             self._unannounced += 1
             process = self._add(event, parent, program, event.uid)
@@ -261,10 +291,12 @@ class ProcessTable:
             if process.exec_ns <= event.time_ns:
                 self._run(process, program)
                 process.uid = event.uid
+        if process.exec_ns <= event.time_ns:
+            process.initiator = initiator
         if self._keep_command_lines and process.exec_ns <= event.time_ns:
             process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
         process.exec_ns = max(process.exec_ns, event.time_ns)
-        return launcher, process, program
+        return Launch(launcher, initiator, process, program)
 
     def exit(self, event: ExitEvent) -> Process:
         """Note the end of a process; what it was stays known for a while."""
@@ -278,7 +310,8 @@ class ProcessTable:
 
     def program_of(self, event: ExecEvent) -> Program:
         """Return the program an exec names; for a late event the process may have moved on."""
-        return self._programs.get(event.comm, event.exe, event.filename, system=event.system_exe)
+        exe, filename, system = named_words(event)
+        return self._programs.get(event.comm, exe, filename, system=system)
 
     def meet(self, event: ExecEvent | OpenEvent | ConnectEvent) -> Process:
         """Return the process that did something; met for the first time, it is only a name."""
@@ -298,29 +331,32 @@ class ProcessTable:
             return process.program
         return self._programs.get(event.comm)
 
-    def launcher(self, event: ExecEvent) -> Program | None:
-        """Return the program that tried an exec, None when it is not known.
-
-        It is what the process runs until then: what it exec'd before, or else its parent's program,
-        inherited at the fork.
-        """
+    def launched_by(self, event: ExecEvent) -> tuple[Program | None, Program | None]:
+        """Return the launcher and the initiator of an exec that is tried, as `Launch` has them."""
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
-        return self._launcher(event, process, parent)
+        return self._launched_by(event, process, parent)
 
-    def _launcher(
+    def _launched_by(
         self, event: ExecEvent, process: Process | None, parent: Identity | None
-    ) -> Program | None:
+    ) -> tuple[Program | None, Program | None]:
+        """Find what the process ran before: what it exec'd, or what it inherited at the fork."""
         if process is not None:
             if process.exec_ns > event.time_ns:
-                return None
+                return None, None
             if process.program.exe:
-                return process.program
+                return process.program, self._behind(process)
         forker = None if parent is None else self._processes.get(parent)
         # What the parent started after the fork was not inherited.
         if forker is not None and forker.exec_ns <= event.start_ns:
-            return forker.program
-        return None if process is None or not process.program.comm else process.program
+            return forker.program, self._behind(forker)
+        if process is None or not process.program.comm:
+            return None, None
+        return process.program, process.program
+
+    def _behind(self, process: Process) -> Program | None:
+        """Return who is responsible for what a process starts: pass-through programs are not."""
+        return process.initiator if self._passes(process.program) else process.program
 
     # Entries
 

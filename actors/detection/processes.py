@@ -28,6 +28,8 @@ class Process(msgspec.Struct, eq=False, gc=False):
     """Rules seen on it."""
     command_line: str = ""
     """Its arguments as one line, cut; empty when unknown, or where no rule asks for them."""
+    initiator: Program | None = None
+    """Who started the program it runs; if that is a pass-through program, who started that one."""
 
     @property
     def alive(self) -> bool:
@@ -48,6 +50,8 @@ class ProcessState(msgspec.Struct, frozen=True, array_like=True):
     rarity: int
     sheet: ScoreSheet | None
     command_line: str
+    initiator: int | None = None
+    """Which of the programs; None when unknown."""
 
 
 class TableState(msgspec.Struct, frozen=True):

@@ -47,6 +47,10 @@ class FilterSettings(BaseModel):
         ),
         description="Trusts: may start a shell; also ends a lineage for sequences.",
     )
+    pass_through: Names = Field(
+        default=(),
+        description="Trusts: runs what it is told to, so whoever started it counts as launcher.",
+    )
     ignored_comms: Names = Field(
         default=("cpuUsage.sh",),
         description="Trusts: raises no alert; the kernel delivers no opens and connections of it.",
