@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from actors.detection.events import (
+    ActingEvent,
     AnyEvent,
     ConnectEvent,
     ExecEvent,
@@ -313,7 +314,7 @@ class ProcessTable:
         exe, filename, system = named_words(event)
         return self._programs.get(event.comm, exe, filename, system=system)
 
-    def meet(self, event: ExecEvent | OpenEvent | ConnectEvent) -> Process:
+    def meet(self, event: ActingEvent) -> Process:
         """Return the process that did something; met for the first time, it is only a name."""
         process = self._processes.get(event.identity)
         if process is None:
