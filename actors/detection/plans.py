@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from actors.detection.compiler import Compiled, Compiler, GateCheck, every_literal
+from actors.detection.anchors import every_literal
+from actors.detection.compiler import Compiled, Compiler, GateCheck
 from actors.detection.conditions import EventType
 from actors.detection.events import ExecEvent
 from actors.detection.fields import searched_text
@@ -60,9 +61,7 @@ class _Entry(msgspec.Struct, frozen=True):
     """The same as bits."""
 
 
-_Key: TypeAlias = tuple[
-    int, Program, Program | None, Program | None, Program | None, str | None
-]
+_Key: TypeAlias = tuple[int, Program, Program | None, Program | None, Program | None, str | None]
 """The groups that passed; the programs: its own, launcher, initiator, its parent's; and argv[0]."""
 _NUMBER = attrgetter("number")
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from actors.detection.events import (
     ActingEvent,
@@ -33,8 +32,9 @@ from actors.detection.events import (
     OpenEvent,
     SeedEvent,
 )
+from actors.detection.launches import Launch, Launchers
 from actors.detection.loaders import loaded_by, named_words
-from actors.detection.processes import Process, ProcessState, TableState, TableStatistics
+from actors.detection.processes import Process, TableState, TableStatistics, restored, saved
 from actors.detection.programs import Program, Programs
 
 MAX_DEPTH = 32
@@ -46,18 +46,6 @@ _MAX_PASSED_OVER = 16
 """Parents that one eviction passes over: more would make a long chain of processes costly."""
 _MAX_COMMAND_LINE = 2048
 _ARROW = "=>"
-
-
-class Launch(NamedTuple):
-    """An execution: who made it, and what runs from then on."""
-
-    launcher: Program | None
-    """The program that made the call; None when it is not known."""
-    initiator: Program | None
-    """The same, but for a pass-through program whoever started that one."""
-    process: Process
-    program: Program
-    """What the exec names: if the event is late, the process runs something else by now."""
 
 
 class ProcessTable:
@@ -83,7 +71,7 @@ class ProcessTable:
         self._max_processes = max_processes
         self._grace_ns = int(grace_secs * 1e9)
         self._programs = Programs() if programs is None else programs
-        self._passes = passes
+        self._launchers = Launchers(passes)
         self._keep_command_lines = keep_command_lines
         # Ordered by its own list: the first key of a plain dict that has lost many is far to seek.
         self._processes: OrderedDict[Identity, Process] = OrderedDict()
@@ -162,23 +150,7 @@ class ProcessTable:
     def state(self) -> TableState:
         """Return all it knows, for a snapshot."""
         numbers: dict[Program, int] = {}
-        processes = tuple(
-            ProcessState(
-                each.identity,
-                each.parent,
-                numbers.setdefault(each.program, len(numbers)),
-                each.uid,
-                each.exec_ns,
-                each.exit_ns,
-                each.rarity,
-                each.sheet,
-                each.command_line,
-                None
-                if each.initiator is None
-                else numbers.setdefault(each.initiator, len(numbers)),
-            )
-            for each in self._processes.values()
-        )
+        processes = tuple(saved(each, numbers) for each in self._processes.values())
         return TableState(
             programs=tuple((p.comm, p.exe, p.filename, p.system_exe) for p in numbers),
             processes=processes,
@@ -209,18 +181,7 @@ class ProcessTable:
         ]
         known = self._processes
         for each in state.processes:
-            known[each.identity] = Process(
-                each.identity,
-                each.parent,
-                programs[each.program],
-                each.uid,
-                each.exec_ns,
-                each.exit_ns,
-                each.rarity,
-                each.sheet,
-                each.command_line,
-                None if each.initiator is None else programs[each.initiator],
-            )
+            known[each.identity] = restored(each, programs)
             if each.parent is not None:
                 self._children[each.parent] = self._children.get(each.parent, 0) + 1
         self._by_pid = {identity[0]: known[identity] for identity in state.holders}
@@ -252,8 +213,7 @@ class ProcessTable:
         else:
             self._fill(process, parent, program, event.uid)
         if process.initiator is None and not process.exec_ns:
-            forker = self.parent(process)
-            process.initiator = None if forker is None else self._behind(forker)
+            process.initiator = self._launchers.initiator(self.parent(process))
         if self._keep_command_lines and not process.exec_ns:
             process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
         return process
@@ -282,7 +242,7 @@ class ProcessTable:
         program = self.program_of(event)
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
-        launcher, initiator = self._launched_by(event, process, parent)
+        launcher, initiator = self.launched_by(event)
         if process is None:
             self._unannounced += 1
             process = self._add(event, parent, program, event.uid)
@@ -333,31 +293,11 @@ class ProcessTable:
         return self._programs.get(event.comm)
 
     def launched_by(self, event: ExecEvent) -> tuple[Program | None, Program | None]:
-        """Return the launcher and the initiator of an exec that is tried, as `Launch` has them."""
+        """Return the launcher and the initiator of an exec, as `Launchers` tells them."""
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
-        return self._launched_by(event, process, parent)
-
-    def _launched_by(
-        self, event: ExecEvent, process: Process | None, parent: Identity | None
-    ) -> tuple[Program | None, Program | None]:
-        """Find what the process ran before: what it exec'd, or what it inherited at the fork."""
-        if process is not None:
-            if process.exec_ns > event.time_ns:
-                return None, None
-            if process.program.exe:
-                return process.program, self._behind(process)
         forker = None if parent is None else self._processes.get(parent)
-        # What the parent started after the fork was not inherited.
-        if forker is not None and forker.exec_ns <= event.start_ns:
-            return forker.program, self._behind(forker)
-        if process is None or not process.program.comm:
-            return None, None
-        return process.program, process.program
-
-    def _behind(self, process: Process) -> Program | None:
-        """Return who is responsible for what a process starts: pass-through programs are not."""
-        return process.initiator if self._passes(process.program) else process.program
+        return self._launchers.of(event, process, forker)
 
     # Entries
 

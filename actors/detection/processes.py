@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from actors.detection.events import Identity
@@ -52,6 +54,39 @@ class ProcessState(msgspec.Struct, frozen=True, array_like=True):
     command_line: str
     initiator: int | None = None
     """Which of the programs; None when unknown."""
+
+
+def saved(process: Process, numbers: dict[Program, int]) -> ProcessState:
+    """Return a process as a snapshot has it; its programs are added to those that are numbered."""
+    initiator = process.initiator
+    return ProcessState(
+        process.identity,
+        process.parent,
+        numbers.setdefault(process.program, len(numbers)),
+        process.uid,
+        process.exec_ns,
+        process.exit_ns,
+        process.rarity,
+        process.sheet,
+        process.command_line,
+        None if initiator is None else numbers.setdefault(initiator, len(numbers)),
+    )
+
+
+def restored(state: ProcessState, programs: Sequence[Program]) -> Process:
+    """Return the process that a snapshot has."""
+    return Process(
+        state.identity,
+        state.parent,
+        programs[state.program],
+        state.uid,
+        state.exec_ns,
+        state.exit_ns,
+        state.rarity,
+        state.sheet,
+        state.command_line,
+        None if state.initiator is None else programs[state.initiator],
+    )
 
 
 class TableState(msgspec.Struct, frozen=True):
