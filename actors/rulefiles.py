@@ -16,10 +16,11 @@ import structlog
 import trio
 
 from actors import rulebook
+from actors.detection.builtin import NAMES
 from actors.detection.rulefile import RuleFileError
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
-from actors.rulebook import Reader, RuleBook, RulesSettings
+from actors.rulebook import BUILT_IN, Reader, RuleBook, RulesSettings
 from actors.runtime import Actor
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -86,6 +87,7 @@ class RuleFiles:
             for each in self._book.unusable:
                 log.warning("rule is left out", rule=each.id, why=str(each))
             self._tell_of_unread()
+            _tell_of_replaced(self._book)
         return self._book
 
     def _tell_of_unread(self) -> None:
@@ -127,6 +129,7 @@ class RuleFiles:
             return None
         self._book = book
         log.info("rules have changed", active=sum(row.status == "active" for row in book.rows))
+        _tell_of_replaced(book, before)
         return book
 
     def _refuse(self, reasons: list[str]) -> None:
@@ -151,6 +154,19 @@ class RuleFiles:
             today=self._date(),
             readers=self._readers,
         )
+
+
+def _tell_of_replaced(book: RuleBook, before: RuleBook | None = None) -> None:
+    """Say which built-in rules are not what was shipped: whoever may write a file may do that."""
+    known = () if before is None else before.rows
+    for row in book.rows:
+        if row.id in NAMES and row.file != BUILT_IN and row not in known:
+            log.warning(
+                "a file takes the place of a built-in rule",
+                rule=row.id,
+                file=row.file,
+                status=row.status,
+            )
 
 
 class RuleWatcher(Actor):
