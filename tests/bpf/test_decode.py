@@ -24,6 +24,7 @@ from bpf.records import (
     MARK_RESOLVED,
     OPEN,
     OPEN_SLOT_BYTES,
+    UNIX_ADDRESS_BYTES,
     Layout,
 )
 from tests.bpf.ring_bytes import fixed, framed, open_payload, record
@@ -116,6 +117,11 @@ def opens(draw: st.DrawFn) -> Item:
     return payload, (time, pid, start, uid, shown(comm), name, resolved, flags, error)
 
 
+def sockaddr_un(path: bytes) -> bytes:
+    """As it stands behind a connect record."""
+    return (b"\1\0" + path).ljust(UNIX_ADDRESS_BYTES, b"\0")
+
+
 @st.composite
 def connects(draw: st.DrawFn) -> Item:
     time, start, pid, uid, port, error = (draw(s) for s in (U64, U64, U32, U32, U16, S32))
@@ -135,14 +141,16 @@ def connects(draw: st.DrawFn) -> Item:
         error=error,
         address=address,
         comm=comm,
-        path=name,
-        path_bytes=108,
+        socket=start >> 1,
+        path_bytes=110 if family == socket.AF_UNIX else 0,
     )
     if family == socket.AF_UNIX:
+        payload += sockaddr_un(name)
         where: tuple[Any, ...] = (b"", 0, shown(name))
     else:
         where = (address[:4] if family == socket.AF_INET else address, port, "")
-    return payload, (time, pid, start, uid, shown(comm), family, *where, error)
+    own = (time, pid, start, uid, shown(comm), family, *where, error)
+    return payload, (*own, "", start >> 1)
 
 
 def a_connect(*values: Any) -> tuple[Any, ...]:
@@ -385,22 +393,65 @@ def test_an_exec_without_texts_has_no_executable_and_sits_in_the_root() -> None:
 @pytest.mark.parametrize(
     ("path", "path_bytes", "expected"),
     [
-        (b"/run/x.sock\0rest", 108, "/run/x.sock"),
-        (b"/run/x.sock", 4, "/run"),
-        (b"", 0, ""),
-        (b"\0hidden", 7, "@hidden"),
-        (b"\0hidden", 108, "@hidden"),
-        (b"\0a\0b\xff\0", 6, "@a@b\\xff"),
-        (b"\0", 108, "@"),
-        (b"p" * 112, 0xFFFFFFFF, "p" * 112),
+        (b"/run/x.sock\0rest", 110, "/run/x.sock"),
+        (b"/run/x.sock", 6, "/run"),
+        (b"", 2, ""),
+        (b"\0hidden", 9, "@hidden"),
+        (b"\0hidden", 110, "@hidden"),
+        (b"\0a\0b\xff\0", 8, "@a@b\\xff"),
+        (b"\0", 110, "@"),
+        (b"p" * 110, 0xFFFF, "p" * 110),
     ],
 )
 def test_unix_sockets_are_named_as_proc_names_them(
     path: bytes, path_bytes: int, expected: str
 ) -> None:
-    raw = record(CONNECT, family=1, port=9, path=path, path_bytes=path_bytes)
-    ((*_, address, port, name, _error),), _ = CONNECTS.decode(raw)
+    raw = record(CONNECT, sockaddr_un(path), family=1, port=9, path_bytes=path_bytes)
+    ((*_, address, port, name, _error, _claimed, _socket),), _ = CONNECTS.decode(raw)
     assert (address, port, name) == (b"", 0, expected)
+
+
+def claim(text: bytes = b"", **values: Any) -> str:
+    raw = record(CONNECT, text, family=2, port=4444, address=bytes([203, 0, 113, 7]), **values)
+    ((*_, claimed, _socket),), _ = CONNECTS.decode(raw)
+    return str(claimed)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"claimed_family": 2, "claimed_port": 443, "claimed_address": b"\1\2\3\4"}, "1.2.3.4:443"),
+        (
+            {"claimed_family": 10, "claimed_port": 22, "claimed_address": bytes(15) + b"\1"},
+            "[::1]:22",
+        ),
+        ({"claimed_family": 16}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_claimed_address_is_one_text(values: dict[str, Any], text: str) -> None:
+    assert claim(**values) == text
+
+
+def test_a_claimed_path_stands_behind_the_kernels() -> None:
+    texts = sockaddr_un(b"") + sockaddr_un(b"/run/bus")
+    assert claim(texts, claimed_family=1, claimed_bytes=110) == "unix:/run/bus"
+    longest = claim(bytes(112) + b"\1\0" + b"\xff" * 110, claimed_family=1, claimed_bytes=112)
+    assert len(longest) == 256
+
+
+def test_a_claimed_path_that_is_the_kernels_is_no_claim() -> None:
+    texts = sockaddr_un(b"/run/bus") * 2
+    raw = record(CONNECT, texts, family=1, path_bytes=110, claimed_family=1, claimed_bytes=110)
+    ((*_, claimed, _socket),), _ = CONNECTS.decode(raw)
+    assert claimed == ""
+
+
+def test_lengths_beyond_a_connect_record_read_nothing_of_the_next() -> None:
+    cut = record(CONNECT, sockaddr_un(b"/run/a"), family=1, path_bytes=0xFFFF)
+    cut += record(CONNECT, family=1, path_bytes=0xFFFF, claimed_family=1, claimed_bytes=0xFFFF)
+    events, _ = CONNECTS.decode(cut)
+    assert [event[8] for event in events] == ["/run/a", ""]
 
 
 def ran(args: bytes, total: int | None = None) -> tuple[tuple[str, ...], bool]:
