@@ -192,8 +192,9 @@ def _decode_long_open(
 
 
 def decode_connects(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
-    """``make(time_ns, pid, start_ns, uid, comm, af, dest_ip, dest_port, path, error, claimed,
-    socket)`` for each.
+    """``make(time_ns, pid, start_ns, uid, comm, af, dest_ip, dest_port, path, error, *more)`` each.
+
+    ``more`` are the claimed address as text and the socket's inode number.
 
     Behind the fixed part stand the path of a unix socket and the one that the caller claimed, each
     as a ``struct sockaddr_un``; neither where both are empty, the first alone where no path is
@@ -237,10 +238,10 @@ def _place(family: int, address: bytes, port: int, path: str) -> str:
 
 
 def _unix_path(view: memoryview) -> str:
-    """Path in a ``struct sockaddr_un``; in an abstract name, which begins with NUL, each NUL becomes @.
+    """Path in a ``struct sockaddr_un``; an abstract name has an @ for each NUL.
 
-    That is how /proc/net/unix writes it; no text of an event ever holds a NUL. NULs at the end
-    are left out: most callers pass the whole of ``sun_path``.
+    That is how /proc/net/unix writes a name that begins with NUL; no text of an event ever holds
+    one. NULs at the end are left out: most callers pass the whole of ``sun_path``.
     """
     raw = bytes(view[2:])
     if raw[:1] == b"\0":

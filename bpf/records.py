@@ -20,7 +20,7 @@ DISCARD_BIT = 1 << 30
 OPEN_SLOT_BYTES = 128
 """Open records take a whole number of slots of this size, ring header included."""
 UNIX_ADDRESS_BYTES = 112
-"""What a unix socket's address (``struct sockaddr_un``, rounded up) takes behind a connect record."""
+"""Bytes of a unix socket's address behind a connect record: ``struct sockaddr_un``, rounded up."""
 ARGS_MAX_BYTES = 8192
 PATH_MAX_BYTES = 4096
 
