@@ -42,6 +42,7 @@ _OPEN_SLOT = struct.Struct(
 _SLOT_LENGTH = OPEN_SLOT_BYTES - HEADER_BYTES
 _SLOT_PATH = OPEN_SLOT_BYTES - HEADER_BYTES - records.OPEN.size
 _ARGUMENTS_MAX = 256
+_CACHED_PATH_MAX = 256
 _UNIX = 1
 _IPV4 = 2
 _IPV6 = 10
@@ -58,13 +59,20 @@ def _comm(raw: bytes) -> str:
     return text(raw)
 
 
-@lru_cache(maxsize=2048)
 def kernel_path(raw: bytes) -> str:
     """The path whose components, leaf first and each ended by NUL, are ``raw``."""
+    # Long ones must not fill the cache: whoever runs a program chooses its path.
+    return _short_kernel_path(raw) if len(raw) <= _CACHED_PATH_MAX else _kernel_path(raw)
+
+
+def _kernel_path(raw: bytes) -> str:
     parts = raw.decode("utf-8", "backslashreplace").split("\0")[-2::-1]
     if parts and parts[0] == "/":  # the root of a tree that is mounted nowhere
         del parts[0]
     return "/" + "/".join(parts)
+
+
+_short_kernel_path = lru_cache(maxsize=2048)(_kernel_path)
 
 
 @lru_cache(maxsize=4096)
