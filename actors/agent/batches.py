@@ -14,6 +14,7 @@ import msgspec
 from actors.alerting import Firsts, Origin, alert_message
 from actors.detection.alerts import Alert
 from transport import messages
+from transport.bounds import encode_checked
 from transport.messages import (
     BATCH_MAX_BYTES,
     EVENTS_MAX,
@@ -159,6 +160,6 @@ class BatchMaker:
             kind="alert",
             message_id=messages.alert_message_id(made),
             subject=self._alert_subject,
-            payload=encode(made),
+            payload=encode_checked(made),
             epoch=sender.epoch,
         )
