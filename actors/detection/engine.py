@@ -21,9 +21,11 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     Identity,
     LineageProcess,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -43,10 +45,12 @@ from actors.detection.scoring import (
     lineage_bonus,
     severity,
 )
+from actors.detection.text import digest
 
 _INIT_PID = 1
 _NOTHING = ScoreSheet()
 _MAX_TEXT = 128
+_NO_PROGRAM = digest("")
 
 
 Traced: TypeAlias = tuple[ExecEvent | ConnectEvent, str]
@@ -64,6 +68,8 @@ class EngineStatistics(msgspec.Struct, frozen=True):
     exits: int
     opens: int
     connects: int
+    listens: int
+    floods: int
     late: int
     """Events older than one seen before."""
     alerts: int
@@ -117,6 +123,8 @@ class Engine:
             ExitEvent: self._on_exit,
             OpenEvent: self._on_open,
             ConnectEvent: self._on_connect,
+            ListenEvent: self._on_listen,
+            FloodEvent: self._on_flood,
         }
         self.counts = dict.fromkeys(self._handlers, 0)
         self.newest_ns = 0
@@ -184,6 +192,8 @@ class Engine:
             exits=self.counts[ExitEvent],
             opens=self.counts[OpenEvent],
             connects=self.counts[ConnectEvent],
+            listens=self.counts[ListenEvent],
+            floods=self.counts[FloodEvent],
             late=self.late,
             alerts=self.alerts,
             table=self.table.statistics(),
@@ -218,7 +228,7 @@ class Engine:
         parent = self.table.parent(process)
         if parent is not None:
             # What already runs is not rare: the next start of this pair is its second.
-            self.rarity.count(parent.program.key, process.program.key)
+            self.rarity.count(parent.program.digest, process.program.digest)
 
     def _on_fork(self, event: ForkEvent, _alerts: list[Alert]) -> None:
         self.table.fork(event)
@@ -230,8 +240,8 @@ class Engine:
         if event.error:
             return
         launcher, process, program = self.table.exec(event)
-        started_by = "" if launcher is None else launcher.key
-        rarity = self.rarity.count(started_by, program.key)
+        started_by = _NO_PROGRAM if launcher is None else launcher.digest
+        rarity = self.rarity.count(started_by, program.digest)
         process.rarity = max(process.rarity, rarity)
         plans = self._plans[0]
         passed = plans.passing(event)
@@ -246,6 +256,12 @@ class Engine:
 
     def _on_connect(self, event: ConnectEvent, alerts: list[Alert]) -> None:
         self._observe(event, self._plans[2], alerts)
+
+    def _on_listen(self, event: ListenEvent, _alerts: list[Alert]) -> None:
+        self.table.meet(event)
+
+    def _on_flood(self, event: FloodEvent, _alerts: list[Alert]) -> None:
+        self.table.meet(event)
 
     # Judgement
 

@@ -26,8 +26,8 @@ from transport.messages import (
     Alert,
     CanonicalBatch,
     CanonicalSingle,
-    alert_message_id,
     encode,
+    message_id,
 )
 from transport.session import Delivery, Outgoing, Session
 from transport.subjects import ALERTS, INVALID, Address, subject
@@ -234,7 +234,8 @@ class Processor:
             part = (alert.alert_id, encode(alert))
             self._to_invalid_lane(group, delivery, reason=_FAILED, detail=str(error), part=part)
             return
-        group.outgoing.append((Outgoing(where, payload, alert_message_id(alert)), delivery))
+        own = message_id(unit.tenant_id, unit.agent_id, payload)
+        group.outgoing.append((Outgoing(where, payload, own), delivery))
 
     def _refuse(self, group: _Group, delivery: Delivery, reason: str, detail: str) -> None:
         """The whole message goes to the invalid lane."""
