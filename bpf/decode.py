@@ -42,6 +42,14 @@ _OPEN_SLOT = struct.Struct(
 _SLOT_LENGTH = OPEN_SLOT_BYTES - HEADER_BYTES
 _SLOT_PATH = OPEN_SLOT_BYTES - HEADER_BYTES - records.OPEN.size
 _ARGUMENTS_MAX = 256
+# Types of files as in i_mode, and devices as the kernel numbers them.
+_CHARACTER, _REGULAR = 2, 8
+_WITH_INODE = {1: "fifo", records.TYPE_PIPE: "pipe", 12: "socket"}
+_MINOR_BITS = 20
+_NULL_DEVICE = 1 << _MINOR_BITS | 3
+_TERMINALS = frozenset((4, 5, *range(136, 144), 166, 188, 204, 229))
+"""Major numbers: consoles and serial lines, the controlling terminal, pseudo terminals, modems and
+serial lines by USB, serial lines of boards, the hypervisor's console."""
 _CACHED_PATH_MAX = 256
 _UNIX = 1
 _IPV4 = 2
@@ -273,6 +281,25 @@ def split_arguments(raw: bytes, total: int) -> tuple[tuple[str, ...], bool]:
         parts.pop()
     cut = total > len(raw) or len(parts) > _ARGUMENTS_MAX
     return tuple(parts[:_ARGUMENTS_MAX]), cut
+
+
+@lru_cache(maxsize=1024)
+def descriptor(word: int) -> str:
+    """What a descriptor is, from the word of an exec record; empty for a closed one.
+
+    ``socket:[N]``, ``pipe:[N]`` and ``fifo:[N]`` with the inode's number, ``tty``, ``file``,
+    ``null``, and ``other`` for all else, such as folders and disks.
+    """
+    kind, number = word >> 60, word & (1 << 60) - 1
+    if not word:
+        return ""
+    if kind in _WITH_INODE:
+        return f"{_WITH_INODE[kind]}:[{number}]"
+    if kind == _CHARACTER:
+        if number == _NULL_DEVICE:
+            return "null"
+        return "tty" if number >> _MINOR_BITS in _TERMINALS else "other"
+    return "file" if kind == _REGULAR else "other"
 
 
 def decode_execs(window: memoryview, make: Callable[..., T]) -> Decoded[T]:

@@ -30,6 +30,10 @@ MARK_RESOLVED = 2  # the path is the kernel's (components, leaf first), not the 
 MARK_CANDIDATE = 4  # a component is on the sensitive list
 MARK_HOST_NAMESPACE = 8  # the mount namespace belongs to the initial user namespace
 
+# Types of a descriptor's file beside those of i_mode: an anonymous pipe, an inode without a type.
+TYPE_PIPE = 3
+TYPE_NONE = 15
+
 _C_TYPES: dict[str, tuple[str, str, int]] = {
     # our word: (C declaration with %s for the name, struct code, bytes)
     "u64": ("u64 %s", "Q", 8),
@@ -132,6 +136,9 @@ EXEC = Layout(
         ("cwd_bytes", "u16"),
         ("marks", "u32"),
         ("comm", "char16"),
+        ("standard_input", "u64"),
+        ("standard_output", "u64"),
+        ("standard_error", "u64"),
     ),
 )
 LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT)
@@ -182,6 +189,8 @@ def c_declarations() -> str:
         "MARK_RESOLVED": MARK_RESOLVED,
         "MARK_CANDIDATE": MARK_CANDIDATE,
         "MARK_HOST_NAMESPACE": MARK_HOST_NAMESPACE,
+        "TYPE_PIPE": TYPE_PIPE,
+        "TYPE_NONE": TYPE_NONE,
         "NAME_WORDS": NAME_WORDS,
         "IGNORED_SLOTS": IGNORED_SLOTS,
         "TICK_NS": f"{TICK_NS}ULL",

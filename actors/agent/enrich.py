@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.detection.events import ConnectEvent, ExecEvent
-from bpf.decode import text
+from bpf.decode import descriptor, text
 from bpf.records import MARK_HOST_NAMESPACE
 
 SYSTEM_FOLDERS = ("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")
@@ -130,6 +130,7 @@ class Enricher:
             "" if error else cwd,
             self._users.name(uid),
             error,
+            stdio=() if error else tuple(map(descriptor, fixed[20:23])),
         )
 
     def connect_event(  # noqa: PLR0913, PLR0917 - the decoder's own values, once per connect

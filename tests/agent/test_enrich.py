@@ -142,6 +142,16 @@ def test_only_an_exec_that_happened_has_a_working_directory(
     assert event.cwd == cwd
 
 
+def test_an_exec_that_happened_has_what_its_standard_descriptors_are(tmp_path: Path) -> None:
+    enricher = Enricher(users(tmp_path, ""), [DEVICE])
+    words = {"standard_input": 12 << 60 | 77, "standard_output": 3 << 60 | 78, "standard_error": 0}
+    made = [
+        enricher.exec_event(fixed(error=error, **words), "ls", "/usr/bin/ls", "/", *((), False))
+        for error in (0, 2)
+    ]
+    assert [event.stdio for event in made] == [("socket:[77]", "pipe:[78]", ""), ()]
+
+
 @pytest.mark.parametrize(
     "other",
     [{"marks": 0}, {"exe_device": 5}, {"exe_uid": 1000}, {"exe_mode": stat.S_IFREG | 0o777}],
