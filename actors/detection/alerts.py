@@ -106,7 +106,8 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
 def rule_detail(template: str, seen: Observation) -> str:
     """Fill in a rule's sentence.
 
-    The words are ``program launcher target arguments note outcome claimed``. A word that is not among them stays as it is. A rule without one has that of its event.
+    The words are ``program launcher target arguments note outcome claimed``. A word that
+    is not among them stays as it is. A rule without a sentence has that of its event.
     """
     event = seen.event
     template = template or _SENTENCES[type(event)]

@@ -196,9 +196,7 @@ def test_a_forged_connection_says_where_it_leads_and_what_was_claimed(to: str, t
     alerts = host.connect(child, to, 443 if to else 0, claimed="198.51.100.20:443")
     assert rules(alerts)[0] == "forged-connection"
     assert alerts[0].level == "high"
-    assert alerts[0].detail == (
-        f"/usr/bin/curl connected to {target} and claims 198.51.100.20:443"
-    )
+    assert alerts[0].detail == (f"/usr/bin/curl connected to {target} and claims 198.51.100.20:443")
 
 
 def test_a_failed_attempt_counts_and_says_so() -> None:

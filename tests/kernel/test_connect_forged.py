@@ -1,4 +1,4 @@
-"""Connections whose caller lies: another thread acts on its memory or descriptor while it blocks."""
+"""Connections whose caller lies: a second thread acts on memory or descriptor while it blocks."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ TRICKSTER = r"""
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
-/* trickster HOW: the child connects to a listener whose queue is full, so that the call blocks; when it does,
- * a second thread plays the trick and makes room. Prints the child's pid and "true" if the child's socket is
- * connected to the listener. */
+/* trickster HOW: the child connects to a listener whose queue is full, so that the call blocks;
+ * when it does, a second thread plays the trick and makes room. Prints the child's pid and the
+ * result of the call. */
 static char *how;
 static int family, listener, decoy, fd, kept;
 static union { struct sockaddr any; struct sockaddr_in in; struct sockaddr_un un; } real, said, bus;
@@ -115,15 +115,20 @@ def place() -> Iterator[Island]:
         yield made
 
 
-def play(place: Island, program: Path, tmp_path: Path, *words: str) -> int:
+@pytest.fixture
+def play(place: Island, build: Callable[[str], Path], tmp_path: Path) -> Callable[..., int]:
     """Play a trick; the pid of the process that did, whose connection was made."""
-    said = tmp_path / "said"
-    with said.open("w") as output:
-        _, code = run(*place.enter, program, *words, stdout=output)
-    assert code == 0
-    pid, error = map(int, said.read_text().split())
-    assert error == 0
-    return pid
+
+    def play(*words: str) -> int:
+        said = tmp_path / "said"
+        with said.open("w") as output:
+            _, code = run(*place.enter, build(TRICKSTER), *words, stdout=output)
+        assert code == 0
+        pid, error = map(int, said.read_text().split())
+        assert error == 0
+        return pid
+
+    return play
 
 
 @pytest.mark.parametrize(
@@ -136,14 +141,9 @@ def play(place: Island, program: Path, tmp_path: Path, *words: str) -> int:
     ],
 )
 def test_a_connection_is_told_by_where_it_leads(
-    watched: Endpoint,
-    place: Island,
-    build: Callable[[str], Path],
-    tmp_path: Path,
-    how: str,
-    claimed: str,
+    watched: Endpoint, play: Callable[..., int], how: str, claimed: str
 ) -> None:
-    pid = play(place, build(TRICKSTER), tmp_path, how)
+    pid = play(how)
     event = watched.event(type="connect", pid=pid)
     assert (event["dest_ip"], event["dest_port"], event["error"]) == (REAL, 4444, 0)
     assert event.get("claimed", "") == claimed
@@ -154,19 +154,19 @@ def test_a_connection_is_told_by_where_it_leads(
 
 
 def test_a_connection_that_a_signal_interrupts_is_told_before_the_trick(
-    watched: Endpoint, place: Island, build: Callable[[str], Path], tmp_path: Path
+    watched: Endpoint, play: Callable[..., int]
 ) -> None:
-    pid = play(place, build(TRICKSTER), tmp_path, "signal")
+    pid = play("signal")
     first = watched.event(type="connect", pid=pid)
     assert (first["dest_ip"], first["dest_port"], first["error"]) == (REAL, 4444, 0)
     assert "T1071 [Connection to suspicious port]" in watched.rules_of(pid)
 
 
 def test_a_unix_connection_is_told_by_its_other_end(
-    watched: Endpoint, place: Island, build: Callable[[str], Path], tmp_path: Path
+    watched: Endpoint, play: Callable[..., int], tmp_path: Path
 ) -> None:
     path = str(tmp_path / "real")
-    pid = play(place, build(TRICKSTER), tmp_path, "rewrite", path)
+    pid = play("rewrite", path)
     event = watched.event(type="connect", pid=pid)
     assert (event["path"], event["claimed"]) == (path, f"unix:{BUS}")
     assert "T1036 [Forged connection address]" in watched.rules_of(pid)

@@ -76,7 +76,8 @@ int main(int argc, char **argv) {
   if (!strcmp(how, "uring-open"))
     ret = through_uring((struct io_uring_sqe){.opcode = IORING_OP_OPENAT, .fd = AT_FDCWD,
                                               .addr = (unsigned long)argv[2]});
-  if (!strcmp(how, "32-bit-open")) ret = by_32_bits(295, AT_FDCWD, argv[2], strlen(argv[2]) + 1, O_RDONLY);
+  if (!strcmp(how, "32-bit-open"))
+    ret = by_32_bits(295, AT_FDCWD, argv[2], strlen(argv[2]) + 1, O_RDONLY);
   if (!strcmp(how, "handle")) ret = by_handle(argv[2]);
   if (!strcmp(how, "inherited")) { char c; ret = read(atoi(argv[2]), &c, 1); }
   if (!strcmp(how, "renamed")) ret = rename(argv[2], argv[3]) ? -errno : 0;
