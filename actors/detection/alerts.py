@@ -82,6 +82,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return (self.pid, self.start_ns)
 
 
+_WITNESSED = "(seen by the mark on the file, by no probe)"
 _SENTENCES: dict[type, str] = {
     ExecEvent: "$program ran: $arguments",
     OpenEvent: "$program opened $target",
@@ -120,7 +121,10 @@ def rule_detail(template: str, seen: Observation) -> str:
         "outcome": _outcome(event.error) if isinstance(event, ConnectEvent) else "",
         "claimed": _word(event.claimed) if isinstance(event, ConnectEvent) else "",
     }
-    return printable(Template(template).safe_substitute(facts), limit=_MAX_DETAIL)
+    told = Template(template).safe_substitute(facts)
+    if isinstance(event, OpenEvent) and event.witness:
+        told += f" {_WITNESSED}"
+    return printable(told, limit=_MAX_DETAIL)
 
 
 def sequence_detail(links: Chain) -> str:

@@ -133,7 +133,7 @@ def test_the_plain_call_is_seen(watched: Endpoint, roundabout: Path, secret: Pat
 
 
 @pytest.mark.parametrize("how", ["uring-open", "32-bit-open", "handle"])
-def test_an_open_by_another_way_is_not_seen(
+def test_an_open_by_another_way_of_a_file_without_a_mark_is_not_seen(
     watched: Endpoint, roundabout: Path, secret: Path, how: str
 ) -> None:
     pid = done(roundabout, how, secret)
