@@ -90,7 +90,7 @@ def _known_ring(name: str) -> str:
 class ReaderOptions(BaseModel):
     """``options = { ring = "EXEC_EVENTS" }``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     ring: Annotated[str, AfterValidator(_known_ring)]
 
