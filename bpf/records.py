@@ -19,6 +19,8 @@ DISCARD_BIT = 1 << 30
 
 OPEN_SLOT_BYTES = 128
 """Open records take a whole number of slots of this size, ring header included."""
+UNIX_ADDRESS_BYTES = 112
+"""Bytes of a unix socket's address behind a connect record: ``struct sockaddr_un``, rounded up."""
 ARGS_MAX_BYTES = 8192
 PATH_MAX_BYTES = 4096
 
@@ -28,6 +30,10 @@ MARK_RESOLVED = 2  # the path is the kernel's (components, leaf first), not the 
 MARK_CANDIDATE = 4  # a component is on the sensitive list
 MARK_HOST_NAMESPACE = 8  # the mount namespace belongs to the initial user namespace
 
+# Types of a descriptor's file beside those of i_mode: an anonymous pipe, an inode without a type.
+TYPE_PIPE = 3
+TYPE_NONE = 15
+
 _C_TYPES: dict[str, tuple[str, str, int]] = {
     # our word: (C declaration with %s for the name, struct code, bytes)
     "u64": ("u64 %s", "Q", 8),
@@ -36,7 +42,6 @@ _C_TYPES: dict[str, tuple[str, str, int]] = {
     "u16": ("u16 %s", "H", 2),
     "char16": ("char %s[16]", "16s", 16),
     "u8x16": ("u8 %s[16]", "16s", 16),
-    "char112": ("char %s[112]", "112s", 112),
 }
 
 
@@ -103,9 +108,12 @@ CONNECT = Layout(
         ("error", "s32"),
         ("address", "u8x16"),
         ("comm", "char16"),
-        ("path_bytes", "u32"),
-        ("marks", "u32"),
-        ("path", "char112"),
+        ("socket", "u64"),
+        ("claimed_family", "u16"),
+        ("claimed_port", "u16"),
+        ("path_bytes", "u16"),
+        ("claimed_bytes", "u16"),
+        ("claimed_address", "u8x16"),
     ),
 )
 EXEC = Layout(
@@ -128,6 +136,9 @@ EXEC = Layout(
         ("cwd_bytes", "u16"),
         ("marks", "u32"),
         ("comm", "char16"),
+        ("standard_input", "u64"),
+        ("standard_output", "u64"),
+        ("standard_error", "u64"),
     ),
 )
 LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT)
@@ -170,6 +181,7 @@ def c_declarations() -> str:
     """The C text that stands in front of the probes: structs, sizes and marks."""
     constants = {
         "OPEN_SLOT_BYTES": OPEN_SLOT_BYTES,
+        "UNIX_ADDRESS_BYTES": UNIX_ADDRESS_BYTES,
         "ARGS_MAX_BYTES": ARGS_MAX_BYTES,
         "PATH_MAX_BYTES": PATH_MAX_BYTES,
         "HEADER_BYTES": HEADER_BYTES,
@@ -177,6 +189,8 @@ def c_declarations() -> str:
         "MARK_RESOLVED": MARK_RESOLVED,
         "MARK_CANDIDATE": MARK_CANDIDATE,
         "MARK_HOST_NAMESPACE": MARK_HOST_NAMESPACE,
+        "TYPE_PIPE": TYPE_PIPE,
+        "TYPE_NONE": TYPE_NONE,
         "NAME_WORDS": NAME_WORDS,
         "IGNORED_SLOTS": IGNORED_SLOTS,
         "TICK_NS": f"{TICK_NS}ULL",

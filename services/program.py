@@ -22,6 +22,7 @@ import trio
 from actors import config, logs, notify, stdio
 from actors.rulebook import folder_of
 from actors.runtime import Outcome, Topology, TopologyError, load_topology, render, run_topology
+from actors.usage import program_name
 from actors.version import VERSION
 from services import checks
 from services.gate import Gate
@@ -47,7 +48,7 @@ _SERVER_STOPS_SECS = 10.0
 def parser(name: str, *, epilog: str = "") -> argparse.ArgumentParser:
     """The options every service has."""
     made = argparse.ArgumentParser(
-        prog=f"python -m services.{name}",
+        prog=program_name(f"services.{name}", command=f"lavender {name.replace('_', '-')}"),
         description=f"Lavender's {name.replace('_', ' ')}.",
         epilog=epilog or None,
     )

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from actors import stdio
+from actors.usage import program_name
 from actors.version import VERSION
 from bpf.attach import Loading
 from bpf.errors import MissingBcc
@@ -20,7 +21,8 @@ from bpf.errors import MissingBcc
 def parse_arguments(words: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(
-        prog="python -m actors.agent", description="The Lavender endpoint agent."
+        prog=program_name("actors.agent", command="lavender-agent"),
+        description="The Lavender endpoint agent.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="use this lavender.toml")
     parser.add_argument(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.detection.events import ConnectEvent, ExecEvent
-from bpf.decode import text
+from bpf.decode import descriptor, text
 from bpf.records import MARK_HOST_NAMESPACE
 
 SYSTEM_FOLDERS = ("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")
@@ -130,6 +130,7 @@ class Enricher:
             "" if error else cwd,
             self._users.name(uid),
             error,
+            stdio=() if error else tuple(map(descriptor, fixed[20:23])),
         )
 
     def connect_event(  # noqa: PLR0913, PLR0917 - the decoder's own values, once per connect
@@ -144,11 +145,14 @@ class Enricher:
         dest_port: int,
         path: str,
         error: int,
+        claimed: str,
+        socket: int,
     ) -> ConnectEvent:
         """A connect event with its user's name."""
         name = self._users.name(uid)
+        where = (af, dest_ip, dest_port, path)
         return ConnectEvent(
-            time_ns, pid, start_ns, uid, name, comm, af, dest_ip, dest_port, path, error
+            time_ns, pid, start_ns, uid, name, comm, *where, error, "", claimed, socket
         )
 
 

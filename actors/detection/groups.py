@@ -18,6 +18,7 @@ import msgspec
 
 from actors.detection.correlator import Chain, Link
 from actors.detection.rules import Sequence
+from actors.detection.text import shortened
 
 Values: TypeAlias = tuple[str, ...]
 Key: TypeAlias = tuple[int, str, Values]
@@ -30,7 +31,6 @@ _MAX_MEMBERS = 16_384
 """Events remembered in all groups of a host; they travel in its snapshots."""
 _EXACT_MAX = 64
 """Events of an ordered group up to which none is left out."""
-_TEXT_MAX = 256
 
 
 class Member(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -73,12 +73,12 @@ class Groups:
             values: Of the fields that must be the same.
             value: Of the field that must differ, or "".
         """
-        key = (sequence, owner, tuple(each[:_TEXT_MAX] for each in values))
+        key = (sequence, owner, tuple(map(shortened, values)))
         members = self.members.pop(key, [])
         self._total -= len(members)
         alike = self._first_alike[sequence]
         _take(
-            self._sequences[sequence], alike, members, Member(link, alike[step], value[:_TEXT_MAX])
+            self._sequences[sequence], alike, members, Member(link, alike[step], shortened(value))
         )
         oldest_ns = members[-1].link.time_ns - self._span_ns[sequence]
         while members[0].link.time_ns < oldest_ns:

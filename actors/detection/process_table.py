@@ -7,10 +7,10 @@ does not change.
 A parent never starts after its child, and is never its descendant: lineages have no cycles,
 whatever the events say.
 
-Bounded: an exited process is kept for a grace time, because its events and its children's may
-still come, then for as long as it has children here and there is room. When there is no room, the
-oldest exit goes first, then the oldest process without children: a shell or a daemon that
-everything descends from is worth more than what it started.
+Bounded in processes and in the bytes of their words: an exited process is kept for a grace time,
+because its events and its children's may still come, then for as long as it has children here and
+there is room. When there is no room, the oldest exit goes first, then the oldest process without
+children: a shell or a daemon that everything descends from is worth more than what it started.
 
 Events may come late and in any order. A process first met by something other than its fork gets an
 entry with what that event says; its name alone makes nobody trusted.
@@ -33,19 +33,18 @@ from actors.detection.events import (
     SeedEvent,
 )
 from actors.detection.launches import Launch, Launchers
+from actors.detection.lineages import MAX_DEPTH, Lineages
 from actors.detection.loaders import loaded_by, named_words
 from actors.detection.processes import Process, TableState, TableStatistics, restored, saved
 from actors.detection.programs import Program, Programs
-
-MAX_DEPTH = 32
-"""How far up a lineage is followed."""
+from actors.detection.text import memory_bytes
 
 _UNKNOWN_UID = -1
-_MAX_LINEAGES = 256
 _MAX_PASSED_OVER = 16
 """Parents that one eviction passes over: more would make a long chain of processes costly."""
 _MAX_COMMAND_LINE = 2048
-_ARROW = "=>"
+_MAX_TEXT_BYTES = 8 << 20
+"""What the words of all processes take together; watched processes choose how long they are."""
 
 
 class ProcessTable:
@@ -59,16 +58,19 @@ class ProcessTable:
         keep_command_lines: Whether rules ask for the command lines of processes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each with a default
         self,
         *,
         max_processes: int = 16_384,
+        max_text_bytes: int = _MAX_TEXT_BYTES,
         grace_secs: float = 30.0,
         programs: Programs | None = None,
         passes: Callable[[Program], bool] = lambda _program: False,
         keep_command_lines: bool = False,
     ) -> None:
         self._max_processes = max_processes
+        self._max_text_bytes = max_text_bytes
+        self._text_bytes = 0
         self._grace_ns = int(grace_secs * 1e9)
         self._programs = Programs() if programs is None else programs
         self._launchers = Launchers(passes)
@@ -81,10 +83,7 @@ class ProcessTable:
         self._kept_for_children: OrderedDict[Identity, Process] = OrderedDict()
         self._newest_ns = 0
         self._due_ns = 0
-        # Lineages of parents, and how they read: children come by the hundred. Whatever changes a
-        # process that is in one of them, or is missing there, clears them all.
-        self._lineages: dict[Identity, tuple[list[Process], str]] = {}
-        self._in_lineages: set[Identity] = set()
+        self._lineages = Lineages(self._processes)
         self._expired = 0
         self._evicted_exited = 0
         self._evicted_alive = 0
@@ -116,7 +115,7 @@ class ProcessTable:
         parent = process.parent
         if parent is None:
             return []
-        lineage, _ = self._lineages.get(parent) or self._follow(parent)
+        lineage, _ = self._lineages.of(parent)
         return lineage[:depth]
 
     def ancestry(self, identity: Identity) -> str:
@@ -130,7 +129,7 @@ class ProcessTable:
         parent = process.parent
         if parent is None:
             return process.program.shown
-        _, above = self._lineages.get(parent) or self._follow(parent)
+        _, above = self._lineages.of(parent)
         return above + process.program.shown
 
     def statistics(self) -> TableStatistics:
@@ -181,7 +180,8 @@ class ProcessTable:
         ]
         known = self._processes
         for each in state.processes:
-            known[each.identity] = restored(each, programs)
+            process = known[each.identity] = restored(each, programs)
+            self._text_bytes += process.text_bytes
             if each.parent is not None:
                 self._children[each.parent] = self._children.get(each.parent, 0) + 1
         self._by_pid = {identity[0]: known[identity] for identity in state.holders}
@@ -205,7 +205,7 @@ class ProcessTable:
         target = loaded_by(event.exe, event.argv)
         exe = target or event.exe
         system = event.system_exe and not target
-        program = self._programs.get(event.comm, exe, exe, system=system)
+        program = self._programs.kept(self._programs.get(event.comm, exe, exe, system=system))
         parent = self._parent_of(event)
         process = self._processes.get(event.identity)
         if process is None:
@@ -213,9 +213,9 @@ class ProcessTable:
         else:
             self._fill(process, parent, program, event.uid)
         if process.initiator is None and not process.exec_ns:
-            process.initiator = self._launchers.initiator(self.parent(process))
+            self._blame(process, self._launchers.initiator(self.parent(process)))
         if self._keep_command_lines and not process.exec_ns:
-            process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
+            self._note_arguments(process, event.argv)
         return process
 
     def fork(self, event: ForkEvent) -> Process:
@@ -232,30 +232,34 @@ class ProcessTable:
             process = self._add(event, parent, program, event.uid)
             if forker is not None:
                 process.command_line = forker.command_line
-                process.initiator = forker.initiator
+                self._text_bytes += memory_bytes(process.command_line)
+                self._blame(process, forker.initiator)
         else:
             self._fill(process, parent, program, event.uid)
         return process
 
     def exec(self, event: ExecEvent) -> Launch:
         """Learn what a process runs from now on; only for an exec that succeeded."""
+        while self._text_bytes > self._max_text_bytes and self._processes:
+            self._evict()
         program = self.program_of(event)
+        kept = self._programs.kept(program)
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
         launcher, initiator = self.launched_by(event)
         if process is None:
             self._unannounced += 1
-            process = self._add(event, parent, program, event.uid)
+            process = self._add(event, parent, kept, event.uid)
         else:
             if parent is None:
                 self._adopt(process, self._parent_of(event))
             if process.exec_ns <= event.time_ns:
-                self._run(process, program)
+                self._run(process, kept)
                 process.uid = event.uid
         if process.exec_ns <= event.time_ns:
-            process.initiator = initiator
+            self._blame(process, initiator)
         if self._keep_command_lines and process.exec_ns <= event.time_ns:
-            process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
+            self._note_arguments(process, event.argv)
         process.exec_ns = max(process.exec_ns, event.time_ns)
         return Launch(launcher, initiator, process, program)
 
@@ -301,32 +305,22 @@ class ProcessTable:
 
     # Entries
 
-    def _follow(self, parent: Identity) -> tuple[list[Process], str]:
-        """Learn the lineage that begins with a parent, and how its child's ancestry begins."""
-        if len(self._lineages) >= _MAX_LINEAGES:
-            self._forget_lineages()
-        lineage: list[Process] = []
-        identity: Identity | None = parent
-        while identity is not None and len(lineage) < MAX_DEPTH:
-            self._in_lineages.add(identity)
-            process = self._processes.get(identity)
-            if process is None:
-                break
-            lineage.append(process)
-            identity = process.parent
-        names = [each.program.shown for each in lineage[MAX_DEPTH - 2 :: -1]]
-        found = self._lineages[parent] = (lineage, "".join(f"{name}{_ARROW}" for name in names))
-        return found
-
-    def _forget_lineages(self) -> None:
-        self._lineages.clear()
-        self._in_lineages.clear()
-
     def _run(self, process: Process, program: Program) -> None:
         """Note what a process runs from now on."""
+        self._text_bytes += program.text_bytes - process.program.text_bytes
         process.program = program
-        if process.identity in self._in_lineages:
-            self._forget_lineages()
+        self._lineages.changed(process.identity)
+
+    def _blame(self, process: Process, initiator: Program | None) -> None:
+        """Note who is responsible for what a process runs."""
+        before = process.text_bytes
+        process.initiator = initiator
+        self._text_bytes += process.text_bytes - before
+
+    def _note_arguments(self, process: Process, argv: tuple[str, ...]) -> None:
+        before = memory_bytes(process.command_line)
+        process.command_line = " ".join(argv)[:_MAX_COMMAND_LINE]
+        self._text_bytes += memory_bytes(process.command_line) - before
 
     def _parent_of(self, event: SeedEvent | ForkEvent | ExecEvent) -> Identity | None:
         """Return the parent an event names, if it can be the parent of that process."""
@@ -362,12 +356,14 @@ class ProcessTable:
     def _add(self, event: AnyEvent, parent: Identity | None, program: Program, uid: int) -> Process:
         self._newest_ns = max(self._newest_ns, event.time_ns)
         self._expire()
-        while len(self._processes) >= self._max_processes:
+        while len(self._processes) >= self._max_processes or (
+            self._text_bytes > self._max_text_bytes and self._processes
+        ):
             self._evict()
+        self._text_bytes += program.text_bytes
         identity = (event.pid, event.start_ns)
         process = self._processes[identity] = Process(identity, None, program, uid)
-        if identity in self._in_lineages:
-            self._forget_lineages()
+        self._lineages.changed(identity)
         if parent is not None:
             self._adopt(process, parent)
         holder = self._by_pid.get(event.pid)
@@ -388,8 +384,7 @@ class ProcessTable:
         if process.parent is None and parent is not None:
             process.parent = parent
             self._children[parent] = self._children.get(parent, 0) + 1
-            if process.identity in self._in_lineages:
-                self._forget_lineages()
+            self._lineages.changed(process.identity)
 
     def _fill(self, process: Process, parent: Identity | None, program: Program, uid: int) -> None:
         """Add what a late event knows about a process that is already known."""
@@ -451,8 +446,8 @@ class ProcessTable:
         while forgotten is not None:
             identity = forgotten.identity
             del self._processes[identity]
-            if identity in self._in_lineages:
-                self._forget_lineages()
+            self._text_bytes -= forgotten.text_bytes
+            self._lineages.changed(identity)
             self._kept_for_children.pop(identity, None)
             if self._by_pid.get(identity[0]) is forgotten:
                 del self._by_pid[identity[0]]

@@ -9,6 +9,7 @@ import msgspec
 from actors.detection.events import Identity
 from actors.detection.programs import Program
 from actors.detection.scoring import ScoreSheet
+from actors.detection.text import memory_bytes
 
 
 class Process(msgspec.Struct, eq=False, gc=False):
@@ -37,6 +38,12 @@ class Process(msgspec.Struct, eq=False, gc=False):
     def alive(self) -> bool:
         """Whether its exit was not seen yet."""
         return not self.exit_ns
+
+    @property
+    def text_bytes(self) -> int:
+        """At most how many bytes its words take, though it may share them with others."""
+        words = self.program.text_bytes + memory_bytes(self.command_line)
+        return words if self.initiator is None else words + self.initiator.text_bytes
 
 
 class ProcessState(msgspec.Struct, frozen=True, array_like=True):

@@ -41,9 +41,10 @@ class Purposes:
         own = self._own.get(program)
         if own is None:
             own = tuple(paths for names, paths in self._purposes if names.trusts(program))
-            if len(self._own) >= _MAX_CACHED:
-                self._own.clear()
-            self._own[program] = own
+            if program.short:
+                if len(self._own) >= _MAX_CACHED:
+                    self._own.clear()
+                self._own[program] = own
         return any(_allows(paths, event) for paths in own)
 
 

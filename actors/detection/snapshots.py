@@ -21,7 +21,7 @@ from actors.detection.processes import TableState
 from actors.detection.rules import Sequence
 from actors.detection.ruleset import RuleSet
 
-VERSION = 1
+VERSION = 2
 
 
 class SnapshotError(ValueError):
@@ -59,9 +59,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Newest time, partial matches cut."""
     groups: tuple[_Group, ...]
     groups_cut: int
-    pairs: tuple[tuple[str, str, int], ...]
+    pairs: tuple[tuple[bytes, int], ...]
     pairs_dropped: int
-    callers: tuple[str, ...]
+    callers: tuple[bytes, ...]
     callers_dropped: int
     repeats: tuple[tuple[str, Identity, int, int], ...]
     counts: tuple[int, ...]
@@ -100,7 +100,7 @@ def take(engine: Engine) -> bytes:
                 for (index, owner, values), members in engine.groups.members.items()
             ),
             groups_cut=engine.groups.cut,
-            pairs=tuple((*pair, count) for pair, count in engine.rarity.counts.items()),
+            pairs=tuple(engine.rarity.counts.items()),
             pairs_dropped=engine.rarity.dropped,
             callers=tuple(engine.host.callers.known),
             callers_dropped=engine.host.callers.dropped,
@@ -138,7 +138,7 @@ def restore(rules: RuleSet, raw: bytes, *, hostname: str = "", every_repeat: boo
             key = (same[group.sequence], group.owner, group.values)
             engine.groups.adopt(key, list(group.members))
     engine.groups.cut = saved.groups_cut
-    engine.rarity.counts.update({(parent, child): n for parent, child, n in saved.pairs})
+    engine.rarity.counts.update(saved.pairs)
     engine.rarity.dropped = saved.pairs_dropped
     engine.host.callers.known.update(dict.fromkeys(saved.callers))
     engine.host.callers.dropped = saved.callers_dropped

@@ -5,7 +5,10 @@
  * the kernel has paged it in, or what another thread is about to rewrite. */
 BPF_RINGBUF_OUTPUT(EXEC_EVENTS, EXEC_EVENTS_PAGES);
 
-#define EXEC_PATHS_MASK 0x3fff  /* fixed part, file name, executable, cwd: 112 + 3 * 4096 */
+#define EXEC_PATHS_MASK 0x3fff  /* fixed part, file name, executable, cwd: 128 + 3 * 4096 */
+#define TYPE_FIFO 1
+#define TYPE_CHARACTER 2
+#define PIPEFS_MAGIC 0x50495045
 #define EXEC_MASK 0x7fff        /* all that and the arguments, with room to spare */
 struct exec_scratch { struct path_buffer path; u8 bytes[EXEC_MASK + 1]; };
 BPF_ARRAY(EXEC_SCRATCH, struct exec_scratch, CPU_COUNT); /* a per-CPU value ends at 32 KiB */
@@ -40,6 +43,30 @@ static __always_inline void exec_process(struct exec_record *record, void *task)
   record->login_uid = LOGIN_UID(task);
   record->cgroup_id = bpf_get_current_cgroup_id();
   bpf_get_current_comm(record->comm, sizeof(record->comm));
+}
+
+/* What a descriptor is: the type of its file in the upper four bits, as in i_mode, and below the device
+ * of a character device and the inode number of everything else (bpf/decode.py: `descriptor`). */
+static __always_inline u64 descriptor(u64 files, u32 fd) {
+  u64 file = file_at(files, fd), inode = 0, super = 0, number = 0;
+  u32 device = 0;
+  u16 mode = 0;
+  if (!file)
+    return 0;
+  READ(inode, file + OFF_file_f_inode);
+  READ(mode, inode + OFF_inode_i_mode);
+  READ(number, inode + OFF_inode_i_ino);
+  READ(device, inode + OFF_inode_i_rdev);
+  READ(super, inode + OFF_inode_i_sb);
+  READ(super, super + OFF_super_block_s_magic);
+  u64 type = mode >> 12;
+  if (type == TYPE_CHARACTER)
+    number = device;
+  else if (type == TYPE_FIFO && super == PIPEFS_MAGIC)
+    type = TYPE_PIPE;
+  else if (!type)
+    type = TYPE_NONE;
+  return type << 60 | (number & (1ULL << 60) - 1);
 }
 
 /* `name` is the kernel's copy of the file name (error == 0) or the caller's memory. */
@@ -84,6 +111,12 @@ static __always_inline int report_exec(void *task, u64 name, int error) {
     struct place cwd = {LOAD64(fs, OFF_fs_struct_pwd + OFF_path_mnt),
                         LOAD64(fs, OFF_fs_struct_pwd + OFF_path_dentry)};
     exec_executable(record, file);
+    u64 files = LOAD64(task, OFF_task_struct_files);
+    if (files) {
+      record->standard_input = descriptor(files, 0);
+      record->standard_output = descriptor(files, 1);
+      record->standard_error = descriptor(files, 2);
+    }
     record->exe_bytes = write_path(ctl, buf, exe, top, EXEC_PATHS_MASK);
     record->cwd_bytes = write_path(ctl, buf, cwd, top, EXEC_PATHS_MASK);
   }

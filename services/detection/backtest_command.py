@@ -20,6 +20,7 @@ from actors.detection.rules import AnyRule
 from actors.recordings import Recording, RecordingError
 from actors.rulebook import without_expired
 from actors.rulefiles import today
+from actors.usage import program_name
 from services.detection.backtest import BackTest, render
 from services.detection.rules import READERS, chosen, rule_files
 from services.program import STORE_ERROR, say
@@ -62,7 +63,8 @@ def main(words: Sequence[str], settings: Settings) -> int:
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m services.detection backtest", description="Run rules over the past."
+        prog=program_name("services.detection backtest", command="lavender backtest"),
+        description="Run rules over the past.",
     )
     parser.add_argument("rule", nargs="+", help="rule files, folders, or ids of rules in force")
     parser.add_argument("--since", type=argument, default=argument("7d"), metavar="TIME")

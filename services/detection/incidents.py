@@ -17,6 +17,7 @@ import trio
 from actors import stdio
 from actors.detection.events import Identity, LineageProcess
 from actors.detection.text import printable
+from actors.usage import program_name
 from services.program import STORE_ERROR, say
 from services.settings import Settings
 from services.store.incidents import Incident, IncidentPage, StoredAlert, Timeline
@@ -142,7 +143,7 @@ def to_json(found: IncidentPage | Timeline) -> str:
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m services.detection incidents",
+        prog=program_name("services.detection incidents", command="lavender incidents"),
         description="Alerts of one lineage, gathered: a list, or one with its timeline.",
     )
     parser.add_argument("id", nargs="?", help="this incident")

@@ -26,6 +26,7 @@ from actors.detection.ruletest import run_tests
 from actors.recordings import Recording, RecordingError
 from actors.rulebook import RuleBook
 from actors.rulefiles import today
+from actors.usage import program_name
 from services.detection.rules import READERS, chosen, rule_files
 from services.program import say
 from services.settings import Settings
@@ -46,7 +47,9 @@ def main(words: Sequence[str], settings: Settings) -> int:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m services.detection rules")
+    parser = argparse.ArgumentParser(
+        prog=program_name("services.detection rules", command="lavender rules")
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[..., int], what: str, *, paths: str) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actors import config, stdio
+from actors.usage import program_name
 from services.ledger.balance import accounts
 from services.ledger.render import to_json, to_text
 from services.program import CONFIG_ERROR, STORE_ERROR, load_settings, say
@@ -23,7 +24,8 @@ _FOREVER_MS = 253_402_300_799_999
 
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m services.ledger", description="Where every event has gone."
+        prog=program_name("services.ledger", command="lavender ledger"),
+        description="Where every event has gone.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="use this lavender.toml")
     parser.add_argument(

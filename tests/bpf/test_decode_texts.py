@@ -2,7 +2,7 @@
 
 import pytest
 
-from bpf import decode
+from bpf import decode, records
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,23 @@ def test_text_ends_at_nul_and_escapes_what_is_not_utf8(raw: bytes, shows: str) -
 )
 def test_addresses_are_written_in_their_short_form(family: int, raw: bytes, address: str) -> None:
     assert decode.address_text(family, raw) == address
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "shows"),
+    [
+        (0, 0, ""),
+        (1, 5, "fifo:[5]"),
+        (records.TYPE_PIPE, 5, "pipe:[5]"),
+        (12, (1 << 60) - 1, "socket:[1152921504606846975]"),
+        (2, 1 << 20 | 3, "null"),
+        (2, 1 << 20 | 5, "other"),
+        (2, 136 << 20 | 7, "tty"),
+        (2, 5 << 20, "tty"),
+        (8, 9, "file"),
+        (4, 9, "other"),
+        (records.TYPE_NONE, 9, "other"),
+    ],
+)
+def test_a_descriptor_is_named_by_its_type(kind: int, number: int, shows: str) -> None:
+    assert decode.descriptor(kind << 60 | number) == shows

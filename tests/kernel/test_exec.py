@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import pty
 import pwd
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +131,62 @@ def test_a_script_is_named_with_the_interpreter_that_runs_it(
     assert event["exe"] == "/usr/bin/dash"
     assert event["argv"] == ["/bin/dash", "-e", str(script), "arg"]
     assert event["comm"] == "job"
+
+
+def test_what_the_standard_descriptors_are_is_told(watched: Endpoint, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reading, writing = os.pipe()
+    ours, theirs = socket.socketpair()
+    master, slave = pty.openpty()
+    named = os.open(fifo, os.O_RDWR)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    null, zero = os.open(os.devnull, os.O_RDWR), os.open("/dev/zero", os.O_RDWR)
+    given = {
+        theirs.fileno(): f"socket:[{os.fstat(theirs.fileno()).st_ino}]",
+        reading: f"pipe:[{os.fstat(reading).st_ino}]",
+        named: f"fifo:[{fifo.stat().st_ino}]",
+        slave: "tty",
+        file: "file",
+        null: "null",
+        zero: "other",
+        folder: "other",
+    }
+    descriptors = list(given)
+    try:
+        for turn in range(len(descriptors)):
+            first, second, third = (descriptors[turn:] + descriptors)[:3]
+            pid, _ = run("/usr/bin/true", stdin=first, stdout=second, stderr=third)
+            event = watched.event(type="exec", pid=pid, exe="/usr/bin/true")
+            assert event["stdio"] == [given[first], given[second], given[third]]
+    finally:
+        ours.close()
+        theirs.close()
+        for descriptor in (reading, writing, master, slave, named, folder, file, null, zero):
+            os.close(descriptor)
+
+
+def test_a_closed_standard_descriptor_is_told_and_one_closed_by_the_execution_too(
+    watched: Endpoint,
+) -> None:
+    code = "import os; os.close(0); os.set_inheritable(2, False); os.execv('/bin/true', ['true'])"
+    pid, exited = python(code, stdout=subprocess.DEVNULL)
+    assert exited == 0
+    assert watched.event(type="exec", pid=pid, exe="/usr/bin/true")["stdio"] == ["", "null", ""]
+
+
+def test_descriptors_in_a_table_that_grew_are_found(watched: Endpoint) -> None:
+    code = "import os; os.dup2(0, 200); os.execv('/bin/true', ['true'])"
+    words = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    pid, exited = python(code, **words)
+    assert exited == 0
+    event = watched.event(type="exec", pid=pid, exe="/usr/bin/true")
+    assert event["stdio"] == ["null", "null", "null"]
 
 
 @pytest.mark.parametrize("call", ["execve", "execveat"])

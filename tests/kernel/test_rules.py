@@ -197,7 +197,9 @@ def test_a_shell_that_reads_secrets_itself(
 ) -> None:
     stage.play("/bin/bash", "-c", f"{code.format(secret)}; exit")
     alert = watched.wait_for(
-        lambda: next((a for a in watched.alerts_about(rule=READ) if str(secret) in a["detail"]), 0)
+        lambda: next(
+            (a for a in watched.alerts_about(rule=READ) if str(secret) in a["detail"]), None
+        )
     )
     assert "/bash opened" in alert["detail"]
 
