@@ -349,7 +349,7 @@ def test_a_record_shorter_than_its_fixed_part_is_named(kind: Kind, length: int) 
         kind.decode(framed(bytes(length)))
 
 
-OPENS, CONNECTS, EXECS = KINDS[2], KINDS[3], KINDS[4]
+OPENS, EXECS = KINDS[2], KINDS[-1]
 
 
 def opened(raw: bytes) -> list[str]:

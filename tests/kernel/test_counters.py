@@ -122,7 +122,7 @@ def test_a_status_record_has_every_counter() -> None:
     with endpoint(LAVENDER_AGENT__HEARTBEAT_INTERVAL_SECS="0.1") as running:
         status = running.wait_for(lambda: next(iter(running.statuses[2:]), None))
         assert running.stop() == 0
-    assert set(status["probes"]) == set(PROBES)
+    assert set(status["probes"]) == {*PROBES, "witness"}
     assert_balanced(status["probes"])
     assert status["agent_id"] == "dev-agent-1"
     assert status["uptime_secs"] > 0
