@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from services.progress import Progress
 from transport.session import Delivery, Session
 
 RETRY_SECS = 1.0
@@ -32,9 +33,12 @@ class Claims:
 
     Args:
         session: where they came from and where acks go.
+        durable: the consumer that they come from.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, durable: str = "") -> None:
+        self.durable = durable
+        self.progress = Progress()
         self._session = session
         self._held: dict[int, Delivery] = {}
         self.acked = 0
@@ -50,10 +54,13 @@ class Claims:
         """Take them in hand."""
         for each in deliveries:
             self._held[each.stream_seq] = each
+        if self._held:
+            self.progress.has_work()
 
     def keep(self) -> None:
         """Tell the broker that all are in progress; call it more often than the ack wait."""
         if self._held:
+            self.progress.has_work()
             self._session.working(list(self._held.values()))
 
     @contextmanager
@@ -76,6 +83,7 @@ class Claims:
         if deliveries:
             self._session.ack(self._release(deliveries))
             self.acked += len(deliveries)
+            self.progress.finished(all_of_it=not self._held)
 
     def give_back(self, deliveries: Sequence[Delivery], *, delay_secs: float = RETRY_SECS) -> None:
         """They shall come again."""
@@ -83,11 +91,18 @@ class Claims:
             self._session.nak(self._release(deliveries), delay_secs=delay_secs)
             self.returned += len(deliveries)
 
+    def put_off(self, deliveries: Sequence[Delivery], *, delay_secs: float) -> None:
+        """They shall come again when it is their turn: that much is done about them now."""
+        if deliveries:
+            self.give_back(deliveries, delay_secs=delay_secs)
+            self.progress.finished(all_of_it=not self._held)
+
     def end(self, deliveries: Sequence[Delivery]) -> None:
         """They shall never come again."""
         if deliveries:
             self._session.term(self._release(deliveries))
             self.ended += len(deliveries)
+            self.progress.finished(all_of_it=not self._held)
 
     def forget(self, deliveries: Sequence[Delivery]) -> None:
         """They are no affair of ours any more: their consumer is somebody else's."""

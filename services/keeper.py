@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import trio
 
 from actors.runtime import Actor
+from services.claims import Claims
 from transport import streams
 from transport.errors import Unreachable
 from transport.session import Session
@@ -24,6 +25,7 @@ class Keeper(Actor):
         consumers: the durable consumers this process reads.
         ready: set once they are there.
         replicas: copies of each stream.
+        claims: of the process's intakes, to which it says whether messages wait for them.
 
     A stream that cannot be used as it is, `transport.errors.StreamMismatch`, ends it.
     """
@@ -35,11 +37,13 @@ class Keeper(Actor):
         consumers: Sequence[Consumer],
         ready: trio.Event,
         replicas: int,
+        claims: Sequence[Claims] = (),
     ) -> None:
         self._session = session
         self._consumers = consumers
         self._ready = ready
         self._replicas = replicas
+        self._claims = claims
 
     async def run(self) -> None:
         """Look after the streams until told to stop."""
@@ -61,6 +65,7 @@ class Keeper(Actor):
                 )
                 self._ready.set()
                 await streams.make_room(self._session, streams.read_by(self._consumers))
+                await self._look_for_work()
             except Unreachable as error:
                 if not complained:
                     self.context.log.warning("streams cannot be looked after", why=str(error))
@@ -69,3 +74,12 @@ class Keeper(Actor):
             else:
                 complained = False
                 await trio.sleep(_LOOK_SECS)
+
+    async def _look_for_work(self) -> None:
+        """A part to which nothing comes, though something waits, does not get on either."""
+        await trio.lowlevel.checkpoint()
+        for consumer in self._consumers:
+            found = [each for each in self._claims if each.durable == consumer.durable]
+            if found and not consumer.partitions and await streams.waits(self._session, consumer):
+                for claims in found:
+                    claims.progress.has_work()

@@ -14,6 +14,7 @@ import trio
 
 from actors.runtime import Kind
 from services.alert_writer.actors import AlertWriter
+from services.buckets import Buckets
 from services.claims import Claims
 from services.detection.agents import AgentCounts
 from services.detection.engine import MakeDetection
@@ -25,7 +26,6 @@ from services.detection.rules import RuleLooker, rule_files
 from services.detection.worker import Worker
 from services.gate import Gate
 from services.ingest.actors import IngestCounts, Judge, Outlet
-from services.ingest.buckets import Buckets
 from services.ingest.sequence import Sequences
 from services.intake import Intake
 from services.keeper import Keeper
@@ -55,9 +55,9 @@ class Resources:
     reaches: list[Reach] = field(default_factory=list)
     """The shared states."""
 
-    def claim(self, name: str) -> Claims:
-        """The record of one intake's messages."""
-        claims = Claims(self.session)
+    def claim(self, name: str, consumer: Consumer) -> Claims:
+        """The record of one intake's messages, which says whether its part gets on."""
+        claims = Claims(self.session, durable=consumer.durable)
         self.claims.append(claims)
         self.metrics.add(
             f"{name}_messages",
@@ -66,8 +66,10 @@ class Resources:
                 "acked": claims.acked,
                 "returned": claims.returned,
                 "ended": claims.ended,
+                "stalled_secs": claims.progress.stalled_secs(),
             },
         )
+        self.metrics.check(f"{name}_progress", claims.progress.is_made)
         return claims
 
     def store(self) -> Gate:
@@ -103,7 +105,7 @@ def _intake(resources: Resources, consumer: Consumer, claims: Claims, *, batch: 
 
 def _ingest_kinds(resources: Resources) -> dict[str, Kind]:
     settings = resources.settings.ingest
-    claims = resources.claim("ingest")
+    claims = resources.claim("ingest", streams.INGEST)
     counts, sequences = IngestCounts(), Sequences()
     buckets = Buckets(rate_per_sec=settings.agent_events_per_sec, burst=settings.agent_burst_events)
     resources.metrics.add("ingest", lambda: asdict(counts))
@@ -121,7 +123,7 @@ def _writer(
     resources: Resources, kind: type[Any], consumer: Consumer, *, name: str, batch: int
 ) -> dict[str, Kind]:
     """An intake and a writer, ``<name>_intake`` and ``<name>_writer``."""
-    claims, counts = resources.claim(name), WriteCounts()
+    claims, counts = resources.claim(name, consumer), WriteCounts()
     resources.metrics.add(f"{name}_writer", lambda: asdict(counts))
     return {
         f"{name}_intake": _intake(resources, consumer, claims, batch=batch),
@@ -154,7 +156,7 @@ def _alert_kinds(resources: Resources) -> dict[str, Kind]:
 
 def _detection_kinds(make: MakeDetection | None, resources: Resources) -> dict[str, Kind]:
     files = rule_files(resources.settings.rules, resources.settings.filters)
-    settings, claims = resources.settings.detection, resources.claim("detection")
+    settings, claims = resources.settings.detection, resources.claim("detection", streams.DETECTION)
     reach = open_reach(
         settings.state, prefix=settings.key_prefix, password_file=settings.state_password_file
     )
@@ -220,6 +222,7 @@ def common_kinds(resources: Resources, consumers: Sequence[Consumer]) -> dict[st
             consumers=consumers,
             ready=resources.streams_ready,
             replicas=replicas,
+            claims=resources.claims,
         ),
     }
 

@@ -17,13 +17,11 @@ import trio
 from actors.runtime import Actor
 from services.claims import Claims, Deliveries
 from services.gate import Gate
-from services.refusals import refusal
+from services.publishing import PUBLISH_WITHIN_SECS
+from services.refusals import check_sender, refusal
 from services.store.interface import Added, Store, StoreRefused
-from transport.messages import encode
 from transport.session import Delivery, Outgoing, Session
-from transport.subjects import DEAD_LETTER, INVALID, address_of, subject
 
-_PUBLISH_WITHIN_SECS = 5.0
 _Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -40,6 +38,8 @@ class WriteCounts:
     """Messages that did not decode, or lied about their sender."""
     dead_lettered: int = 0
     """Messages the store refused for good."""
+    given_up: int = 0
+    """Messages of which not even a record could be published."""
     transactions: int = 0
 
     def add(self, added: Added) -> None:
@@ -106,10 +106,7 @@ class Writer(Actor):
     def _decoded(self, delivery: Delivery, now_ms: int) -> Any:
         decoded = self.decode(delivery.payload, now_unix_ms=now_ms)
         if self.checks_subject:
-            address = address_of(delivery.subject)
-            if (decoded.tenant_id, decoded.agent_id) != address:
-                claimed = f"{decoded.tenant_id}.{decoded.agent_id}"
-                raise ValueError(f"claims to be {claimed} on a subject of {'.'.join(address)}")
+            check_sender(decoded, delivery)
         return decoded
 
     async def _store(self, good: Sequence[tuple[Delivery, Any]]) -> None:
@@ -131,13 +128,10 @@ class Writer(Actor):
     async def _refuse(self, bad: Sequence[tuple[Delivery, str]], now_ms: int) -> None:
         """Send to the invalid lane what cannot be understood."""
         self._counts.invalid += len(bad)
-        outgoing = []
-        for delivery, why in bad:
-            address = address_of(delivery.subject)
-            record = refusal(
-                delivery, address, reason="invalid", detail=why, received_at_unix_ms=now_ms
-            )
-            outgoing.append(Outgoing(subject(INVALID, address), encode(record), record.invalid_id))
+        outgoing = [
+            refusal(delivery, reason="invalid", detail=why, received_at_unix_ms=now_ms)
+            for delivery, why in bad
+        ]
         await self._settle([delivery for delivery, _ in bad], outgoing)
 
     async def _bury(self, delivery: Delivery, why: str) -> None:
@@ -148,15 +142,23 @@ class Writer(Actor):
             stream_seq=delivery.stream_seq,
             why=why,
         )
-        where = subject(f"{DEAD_LETTER}.{self._durable}", address_of(delivery.subject))
-        message_id = f"{delivery.stream}-{delivery.stream_seq}-{self._durable}"
-        await self._settle([delivery], [Outgoing(where, delivery.payload, message_id)])
+        letter = self._session.dead_letter(delivery, durable=self._durable, why=why)
+        await self._settle([delivery], [letter])
 
     async def _settle(self, deliveries: Sequence[Delivery], outgoing: Sequence[Outgoing]) -> None:
-        """End the messages whose record the broker has; the others come again."""
-        receipts = await self._session.publish_all(outgoing, within_secs=_PUBLISH_WITHIN_SECS)
+        """End the messages whose record the broker has, or can never have; others come again."""
+        receipts = await self._session.publish_all(outgoing, within_secs=PUBLISH_WITHIN_SECS)
         for delivery, receipt in zip(deliveries, receipts, strict=True):
             if receipt.stored:
+                self._claims.end([delivery])
+            elif receipt.permanent:
+                self._counts.given_up += 1
+                self.context.log.error(
+                    "message is given up: not even a record of it can be published",
+                    subject=delivery.subject,
+                    stream_seq=delivery.stream_seq,
+                    why=receipt.error,
+                )
                 self._claims.end([delivery])
             else:
                 self._claims.give_back([delivery])

@@ -270,9 +270,7 @@ def _invalid() -> bytes:
     where = f"telemetry.raw.{ADDRESS.tenant_id}.{ADDRESS.agent_id}"
     delivery = Delivery(where, came, "x", "TELEMETRY_RAW", 4711, 1, NOW_MS, "", 0)
     why = "Input data was truncated"
-    return encode(
-        refusal(delivery, ADDRESS, reason="invalid", detail=why, received_at_unix_ms=NOW_MS)
-    )
+    return refusal(delivery, reason="invalid", detail=why, received_at_unix_ms=NOW_MS).payload
 
 
 def _ledger() -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from transport.frames import MESSAGE_ID, decode_ack_subject, decode_headers
+from transport.frames import MESSAGE_ID, decode_ack_subject, decode_headers, header_text
 from transport.publishing import Outgoing
-from transport.subjects import DEAD_LETTER, address_of, subject
+from transport.subjects import DEAD_LETTER, ODD, Address, address_of, subject
 
 ORIGINAL_SUBJECT = "Lavender-Subject"
 ORIGINAL_STREAM = "Lavender-Stream"
@@ -14,13 +14,15 @@ ORIGINAL_SEQUENCE = "Lavender-Sequence"
 ORIGINAL_ID = "Lavender-Msg-Id"
 ORIGINAL_BYTES = "Lavender-Bytes"
 DELIVERIES = "Lavender-Deliveries"
-_HEADERS_MAX_BYTES = 8192
+REASON = "Lavender-Reason"
+_HEADERS_MAX_BYTES = 16_384
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message as it was delivered, this time."""
 
     subject: str
+    """A byte that is no UTF-8 as a backslash and its number."""
     payload: bytes
     message_id: str
     """Empty if its publisher gave it none."""
@@ -35,6 +37,11 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     generation: int
     """Of which of the session's connections."""
 
+    @property
+    def address(self) -> Address | None:
+        """Whose it is; None if its subject does not tell."""
+        return address_of(self.subject)
+
 
 def decode_delivery(
     subject: bytes, reply: bytes, payload: bytes, headers: bytes | None, *, generation: int
@@ -44,11 +51,11 @@ def decode_delivery(
     Raises:
         ValueError: it did not come out of a stream.
     """
-    reply_text = reply.decode()
+    reply_text = reply.decode("utf-8", "backslashreplace")
     ack = decode_ack_subject(reply_text)
     fields = decode_headers(headers).fields
     return Delivery(
-        subject.decode(),
+        subject.decode("utf-8", "backslashreplace"),
         payload,
         fields.get(MESSAGE_ID, ""),
         ack.stream,
@@ -60,32 +67,26 @@ def decode_delivery(
     )
 
 
-def dead_letter(delivery: Delivery, *, durable: str, payload_max_bytes: int) -> Outgoing:
+def dead_letter(
+    delivery: Delivery, *, durable: str, payload_max_bytes: int, why: str = ""
+) -> Outgoing:
     """``deadletter.<durable>.<tenant>.<agent>``: the message, with its origin in the headers.
 
     Cut, if with these headers it would be larger than a message may be; its size is in a header.
     """
-    try:
-        address = address_of(delivery.subject)
-    except ValueError:
-        where = f"{DEAD_LETTER}.{durable}.{delivery.subject}"
-    else:
-        where = subject(f"{DEAD_LETTER}.{durable}", address)
+    headers = {
+        ORIGINAL_SUBJECT: header_text(delivery.subject),
+        ORIGINAL_STREAM: delivery.stream,
+        ORIGINAL_SEQUENCE: str(delivery.stream_seq),
+        ORIGINAL_ID: header_text(delivery.message_id),
+        ORIGINAL_BYTES: str(len(delivery.payload)),
+        DELIVERIES: str(delivery.deliveries),
+    }
+    if why:
+        headers[REASON] = header_text(why, longest=500)
     return Outgoing(
-        where,
+        subject(f"{DEAD_LETTER}.{durable}", delivery.address or ODD),
         delivery.payload[: max(0, payload_max_bytes - _HEADERS_MAX_BYTES)],
         f"{delivery.stream}-{delivery.stream_seq}-{durable}",
-        {
-            ORIGINAL_SUBJECT: delivery.subject,
-            ORIGINAL_STREAM: delivery.stream,
-            ORIGINAL_SEQUENCE: str(delivery.stream_seq),
-            ORIGINAL_ID: _header_text(delivery.message_id),
-            ORIGINAL_BYTES: str(len(delivery.payload)),
-            DELIVERIES: str(delivery.deliveries),
-        },
+        headers,
     )
-
-
-def _header_text(text: str) -> str:
-    """An id that a stranger chose, fit for a header."""
-    return "".join(each if each.isprintable() else "?" for each in text[:1024])

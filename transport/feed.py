@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -184,7 +185,13 @@ class Feed(trio.abc.ReceiveChannel[list[Delivery]]):
         if not reply.startswith(b"$JS.ACK."):
             self._ended(subject, decode_headers(headers).status, headers)
             return
-        delivery = decode_delivery(subject, reply, payload, headers, generation=self._generation)
+        try:
+            delivery = decode_delivery(
+                subject, reply, payload, headers, generation=self._generation
+            )
+        except ValueError as error:  # no broker's: whoever knows our inbox may write to it
+            self._tell(f"what came is no delivery: {error}")
+            return
         if self._bury is not None and delivery.deliveries > DELIVERIES_MAX:
             self._dead.append(delivery)
         else:
@@ -199,7 +206,7 @@ class Feed(trio.abc.ReceiveChannel[list[Delivery]]):
 
     def _came_late(self, subject: bytes, reply: bytes, payload: bytes, _: bytes | None) -> None:
         """Give back what was on its way when we closed; else it would wait for the ack wait."""
-        if reply.startswith(b"$JS.ACK."):
+        with contextlib.suppress(ValueError):  # it is none
             late = decode_delivery(subject, reply, payload, None, generation=self._generation)
             self._release([late])
 

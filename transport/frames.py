@@ -6,6 +6,7 @@ there is nothing sensible to return.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,8 +15,8 @@ import msgspec
 
 MESSAGE_ID = "Nats-Msg-Id"
 _VERSION_LINE = b"NATS/1.0"
-_SUBJECT = re.compile(r"[^\s\x00-\x20\x7f]+")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f]*")
+_PLAIN_ID = re.compile(r"[!-~]{1,512}")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VERSION = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?")
 
@@ -92,14 +93,16 @@ def encode_headers(fields: Mapping[str, str]) -> bytes:
     return b"\r\n".join((*lines, b"", b""))
 
 
-def check_subject(subject: str) -> None:
-    """Refuse a subject that would break out of its place in a command.
+def header_text(text: str, *, longest: int = 1024) -> str:
+    """A stranger's text, fit for a header."""
+    return "".join(each if each.isprintable() else "?" for each in text[:longest])
 
-    Raises:
-        ValueError: it is empty, or holds white space or control characters.
-    """
-    if not _SUBJECT.fullmatch(subject):
-        raise ValueError(f"{subject[:200]!r} is no subject")
+
+def message_id_text(message_id: str) -> str:
+    """A message id as it travels: of an odd or long one its digest."""
+    if _PLAIN_ID.fullmatch(message_id):
+        return message_id
+    return hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def decode_ack_subject(reply: str) -> AckSubject:

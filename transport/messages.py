@@ -17,23 +17,26 @@ import msgspec
 from msgspec import Meta
 
 from actors.detection.events import U32, AnyEvent, Level, LineageProcess, Ns, Path
+from transport.subjects import TOKEN, TOKEN_MAX
 
 I63_MAX = (1 << 63) - 1
 EVENTS_MAX = 500
 """Events of one batch at most."""
 LIST_MAX = 1024
 """Evictions, or gaps, that one batch tells of at most."""
+PROBES_MAX = 16
+"""Probes that one batch counts at most."""
 BATCH_MAX_BYTES = 512 * 1024
 """A batch is closed before its payload grows beyond this; brokers refuse 1 MiB by default."""
 
 Count = Annotated[int, Meta(ge=0, le=I63_MAX)]
 UnixMs = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 """Until the end of the year 9999, where calendars end."""
-Token = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^.*>\s\x00-\x1f\x7f]+$")]
-"""One NATS subject token."""
-Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
+Token = Annotated[str, Meta(min_length=1, max_length=TOKEN_MAX, pattern=rf"^{TOKEN}\Z")]
+"""One token of a subject, as `transport.subjects` has it."""
+Epoch = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 """One life of an agent: 64 random bits, in hexadecimal."""
-BatchId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}-[0-9]{1,18}$")]
+BatchId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}-[0-9]{1,18}\Z")]
 """``<epoch>-<n>``, the n-th batch of that life, counted from 0."""
 Text = Annotated[str, Meta(max_length=65_536)]
 Short = Annotated[str, Meta(max_length=1024)]
@@ -81,7 +84,8 @@ class Evicted(msgspec.Struct, frozen=True):
     last_seq: Count
     """The last of the run."""
     reason: Annotated[str, Meta(max_length=64)]
-    """``bytes`` or ``age``: a bound of the spool; ``corrupt``: damage."""
+    """``bytes`` or ``age``: a bound of the spool; ``corrupt``: damage; ``refused``: the broker can
+    never take it."""
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -107,7 +111,9 @@ class Counters(msgspec.Struct, frozen=True):
 
     load_id: Epoch = "0" * 16
     """One life of the probes: their counters began at 0 then. Outlives a crash of the agent."""
-    probes: dict[Short, ProbeCounts] = {}
+    probes: Annotated[
+        dict[Annotated[str, Meta(max_length=32)], ProbeCounts], Meta(max_length=PROBES_MAX)
+    ] = {}
     """By name of the probe: ``fork``, ``exec``, ``exit``, ``open``, ``connect`` …"""
     read: Count = 0
     """Events taken from the rings."""
@@ -175,7 +181,7 @@ class CanonicalBatch(Batch, frozen=True, kw_only=True, tag=2):
 
     received_at_unix_ms: UnixMs
     """When ingest took it, by ingest's clock."""
-    rejected: list[Rejected] = []
+    rejected: Annotated[list[Rejected], Meta(max_length=EVENTS_MAX)] = []
     """Events that were taken out, with their numbers."""
 
     def sequence_numbers(self) -> list[int]:
@@ -249,8 +255,8 @@ EventV1: TypeAlias = ExecV1 | OpenV1 | ConnectV1 | ExitV1 | HeartbeatV1
 class Single(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema_version", tag=1):
     """``telemetry.raw.<tenant>.<agent_id>``, version 1: one event."""
 
-    event_id: Annotated[str, Meta(min_length=1, max_length=128)]
-    """The agent's id of the event, which never changes."""
+    event_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
+    """The agent's id of the event, which never changes; also the message id."""
     agent_id: Token
     """The agent; must be that of the subject."""
     tenant_id: Token
@@ -307,7 +313,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: Literal[2] = 2
     """The version of this form."""
-    alert_id: Annotated[str, Meta(min_length=36, max_length=36)]
+    alert_id: Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}\Z")]
     """UUIDv5 of event id and rule label; repeats in one lineage keep the first one's."""
     tenant_id: Token
     """The tenant; must be that of the subject."""
@@ -333,7 +339,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """When the deciding event happened, by the agent's clock."""
     received_at_unix_ms: UnixMs = 0
     """0 until the alert writer stamps it."""
-    event_id: Annotated[str, Meta(max_length=128)] = ""
+    event_id: Annotated[str, Meta(max_length=128, pattern=r"^[!-~]*\Z")] = ""
     """``<epoch>-<seq>`` of the deciding event; empty if that is not published."""
     epoch: Epoch = "0" * 16
     """The life of the agent whose event decided."""

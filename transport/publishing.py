@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
-from transport.frames import MESSAGE_ID, decode_headers, decode_pub_ack
+from transport.frames import MESSAGE_ID, decode_headers, decode_pub_ack, message_id_text
 from transport.wire import Wire
 
 IN_FLIGHT_MAX = 256
@@ -18,6 +18,8 @@ IN_FLIGHT_MAX_BYTES = 4 << 20
 BACKLOG_MAX_BYTES = 8 << 20
 """Written to the connection and not taken by the system yet."""
 _LOOK_AGAIN_SECS = 0.05
+_PERMANENT = frozenset((10054, 10097))
+"""JetStream's errors of one message: larger than the stream's messages may be, its headers too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,13 @@ class Receipt:
     """What became of a publish."""
 
     stored: bool
-    """The broker says it has it. If not, nobody knows: send it again under the same id."""
+    """The broker says it has it. If not, and not `permanent`, send it again under the same id."""
     duplicate: bool = False
     """It had it before."""
     error: str = ""
     """Why it was not stored, as far as is known; empty if it was."""
+    permanent: bool = False
+    """It can never be stored as it is: sent again it would fail again."""
 
 
 class Job:
@@ -157,12 +161,12 @@ class Publisher:
     def _send(self, job: Job, index: int) -> None:
         message = job.messages[index]
         token = next(self._tokens)
-        headers = {**(message.headers or {}), MESSAGE_ID: message.message_id}
+        headers = {**(message.headers or {}), MESSAGE_ID: message_id_text(message.message_id)}
         reply = f"{self._inbox}.{token}"
         try:
             self._wire.send(message.subject, message.payload, reply=reply, headers=headers)
         except ValueError as error:
-            job.settle(index, Receipt(stored=False, error=str(error)))
+            job.settle(index, Receipt(stored=False, error=str(error), permanent=True))
             return
         self._in_flight[token] = _Sent(job, index, len(message.payload))
         self._bytes += len(message.payload)
@@ -201,7 +205,12 @@ def _receipt(payload: bytes, headers: bytes | None) -> Receipt:
     except msgspec.MsgspecError as error:
         return Receipt(stored=False, error=f"the answer is not understood: {error}")
     if ack.error is not None:
-        return Receipt(stored=False, error=f"{ack.error.description} ({ack.error.err_code})")
+        code = ack.error.err_code
+        return Receipt(
+            stored=False,
+            error=f"{ack.error.description} ({code})",
+            permanent=code in _PERMANENT,
+        )
     if not ack.stream or not ack.seq:
         return Receipt(stored=False, error="the answer names no stream")
     return Receipt(stored=True, duplicate=ack.duplicate)

@@ -70,6 +70,8 @@ class SessionStatistics:
     """Messages that a feed's receiver took."""
     dead_lettered: int = 0
     """Messages delivered too often, now among the dead letters."""
+    given_up: int = 0
+    """Messages that could not even be dead letters."""
     acks_dropped: int = 0
     """Acks, naks and terms for deliveries of a lost connection; those messages come again."""
     reconnects: int = 0
@@ -285,9 +287,13 @@ class Session:
             elif matters:
                 self._counts["acks_dropped"] += 1
 
-    async def _bury(self, dead: Sequence[Delivery], *, durable: str) -> None:
+    def dead_letter(self, delivery: Delivery, *, durable: str, why: str = "") -> Outgoing:
+        """A message as a dead letter of a consumer, fit for this broker."""
         largest = self._link.wire.max_payload if self._link else 0
-        letters = [dead_letter(each, durable=durable, payload_max_bytes=largest) for each in dead]
+        return dead_letter(delivery, durable=durable, payload_max_bytes=largest, why=why)
+
+    async def _bury(self, dead: Sequence[Delivery], *, durable: str) -> None:
+        letters = [self.dead_letter(each, durable=durable) for each in dead]
         receipts = await self.publish_all(letters, within_secs=_BURY_SECS)
         for each, letter, receipt in zip(dead, letters, receipts, strict=True):
             if receipt.stored:
@@ -300,6 +306,16 @@ class Session:
                     stream_seq=each.stream_seq,
                     deliveries=each.deliveries,
                     dead_letter=letter.subject,
+                )
+            elif receipt.permanent:
+                self.term([each])
+                self._counts["given_up"] += 1
+                log.error(
+                    "message is given up: it cannot even be a dead letter",
+                    subject=each.subject,
+                    stream=each.stream,
+                    stream_seq=each.stream_seq,
+                    why=receipt.error,
                 )
             else:
                 self.nak([each], delay_secs=_BURY_AGAIN_SECS)

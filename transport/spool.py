@@ -196,6 +196,21 @@ class Spool:
             if empty and large:
                 self._shrink()
 
+    def give_up(self, items: Iterable[Item], reason: str) -> list[Loss]:
+        """Take out what the broker can never have, noted like an eviction; what it was.
+
+        Durable with the next append.
+        """
+        gone: list[Gone] = []
+        with explained(self._path, "read"):
+            for item in items:
+                payload_bytes = spool_rows.size_bytes(self._db, item.id)
+                if payload_bytes is not None and item.id not in self._removed:
+                    self._forget(item.id, payload_bytes)
+                    gone.append(Gone(item.kind, reason, item.epoch, item.first_seq, item.events))
+        self._log_changed = True
+        return self._log.add(gone)
+
     def _forget(self, number: int, payload_bytes: int) -> None:
         self._removed.add(number)
         self._counts[spool_rows.kind_of(number)] -= 1

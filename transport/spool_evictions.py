@@ -25,7 +25,8 @@ class Loss(msgspec.Struct, frozen=True):
 
     kind: Kind
     reason: str
-    """``bytes`` or ``age`` (a bound of the spool), ``corrupt`` (a damaged row)."""
+    """``bytes`` or ``age`` (a bound of the spool), ``corrupt`` (a damaged row), ``refused`` (the
+    broker can never take it)."""
     epoch: str
     items: int
     """Batches or alerts."""

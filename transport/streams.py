@@ -53,6 +53,11 @@ class Stream:
     reader is all consumers whose name goes on with its token."""
     source: Source | None = None
     """Whose messages it copies; then nobody publishes into it."""
+    subject_max_messages: int = 0
+    """Of one subject at most, if not 0: what is beyond is refused, and its publisher keeps it. What
+    was read counts too, so `make_room` removes all of it early."""
+    message_max_bytes: int = 0
+    """Of one message at most, its headers included, if not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,21 @@ class Consumer:
     """If there are any, it is a consumer for each, made by `transport.partitions`."""
 
 
-TELEMETRY_RAW = Stream("TELEMETRY_RAW", f"{RAW}.>", 24 * _HOUR_SECS, 4 * _GIB, ("ingest",))
+AGENT_MAX_MESSAGES = 2048
+RAW_MAX_BYTES = 800 * 1024
+"""A message of an agent: what ingest takes, and its headers."""
+TELEMETRY_RAW = Stream(
+    "TELEMETRY_RAW",
+    f"{RAW}.*.*",
+    24 * _HOUR_SECS,
+    4 * _GIB,
+    ("ingest",),
+    subject_max_messages=AGENT_MAX_MESSAGES,
+    message_max_bytes=RAW_MAX_BYTES,
+)
+"""One agent can have 1.6 GiB of it, and a tenth of what may be unacked."""
 TELEMETRY_CANONICAL = Stream(
-    "TELEMETRY_CANONICAL", f"{ACCEPTED}.>", 24 * _HOUR_SECS, 4 * _GIB, ("telemetry-writer",)
+    "TELEMETRY_CANONICAL", f"{ACCEPTED}.*.*", 24 * _HOUR_SECS, 4 * _GIB, ("telemetry-writer",)
 )
 PARTITIONS = 16
 """Of the events, by agent. All workers and the broker must agree on it."""
@@ -86,11 +103,11 @@ TELEMETRY_DETECTION = Stream(
     ),
 )
 """Full, it takes no more from its source until there is room, and then goes on where it was."""
-ALERT_STREAM = Stream("ALERTS", f"{ALERTS}.>", 168 * _HOUR_SECS, _GIB, ("alert-writer",))
+ALERT_STREAM = Stream("ALERTS", f"{ALERTS}.*.*", 168 * _HOUR_SECS, _GIB, ("alert-writer",))
 TELEMETRY_INVALID = Stream(
-    "TELEMETRY_INVALID", f"{INVALID}.>", 168 * _HOUR_SECS, _GIB, ("invalid-writer",)
+    "TELEMETRY_INVALID", f"{INVALID}.*.*", 168 * _HOUR_SECS, _GIB, ("invalid-writer",)
 )
-DEAD_LETTERS = Stream("DEAD_LETTER", f"{DEAD_LETTER}.>", 168 * _HOUR_SECS, _GIB)
+DEAD_LETTERS = Stream("DEAD_LETTER", f"{DEAD_LETTER}.*.*.*", 168 * _HOUR_SECS, _GIB)
 STREAMS = (
     TELEMETRY_RAW,
     TELEMETRY_CANONICAL,
@@ -159,6 +176,8 @@ async def ensure(
 async def make_room(session: Requests, streams: Iterable[Stream]) -> int:
     """Remove the oldest messages of nearly full streams, if every consumer is done with them.
 
+    Of a stream in which each subject has a share, all that every consumer is done with.
+
     Call it every few seconds from a service that publishes into or reads from them. A stream that
     fills up all the same has a consumer that does not keep up, which is logged by name.
 
@@ -172,19 +191,25 @@ async def make_room(session: Requests, streams: Iterable[Stream]) -> int:
     for stream in streams:
         info = await ask(session, f"STREAM.INFO.{stream.name}")
         state, limit = info["state"], info["config"].get("max_bytes", -1)
-        if limit <= 0 or state["bytes"] < _FULL_SHARE * limit:
+        is_full = 0 < _FULL_SHARE * limit <= state["bytes"]
+        # No subject can have more messages than there are.
+        is_shared = 0 < stream.subject_max_messages <= 2 * state["messages"]
+        if not is_full and not is_shared:
             continue
         floors = await _ack_floors(session, stream, last_seq=state["last_seq"])
         if not floors or not set(stream.readers) <= floors.keys():
+            if not is_full:
+                continue
             log.warning("stream is nearly full and not read", stream=stream.name)
             continue
         slowest = min(floors, key=floors.__getitem__)
-        wanted = state["first_seq"] + max(1, int(state["messages"] * _REMOVED_SHARE))
+        share = 1.0 if is_shared else _REMOVED_SHARE
+        wanted = state["first_seq"] + max(1, int(state["messages"] * share))
         until = min(floors[slowest] + 1, wanted)
         if until > state["first_seq"]:
             answer = await ask(session, f"STREAM.PURGE.{stream.name}", {"seq": until})
             removed += answer["purged"]
-        else:
+        elif is_full:
             log.warning(
                 "stream is nearly full: a consumer does not keep up",
                 stream=stream.name,
@@ -244,6 +269,16 @@ async def consumers_of(session: Requests, stream: str) -> list[dict[str, Any]]:
             return found
 
 
+async def waits(session: Requests, consumer: Consumer) -> bool:
+    """Whether messages wait for a consumer that nobody has taken.
+
+    Raises:
+        Unreachable: no answer.
+    """
+    info = await find(session, f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}")
+    return info is not None and info["num_pending"] > 0
+
+
 async def _ensure_stream(session: Requests, stream: Stream, *, replicas: int) -> None:
     fixed = {"storage": "file", "retention": "limits", **_origin(stream)}
     changeable: dict[str, Any] = {
@@ -254,7 +289,15 @@ async def _ensure_stream(session: Requests, stream: Stream, *, replicas: int) ->
     }
     if stream.source is None:
         changeable["subjects"] = [stream.subject]
+    if stream.message_max_bytes:
+        changeable["max_msg_size"] = stream.message_max_bytes
     there = await find(session, f"STREAM.INFO.{stream.name}")
+    # In a stream that has more the broker would remove them: it comes when they were read.
+    if stream.subject_max_messages and (
+        there is None or there["state"]["messages"] <= stream.subject_max_messages
+    ):
+        changeable["max_msgs_per_subject"] = stream.subject_max_messages
+        changeable["discard_new_per_subject"] = True
     wanted = {"name": stream.name, **fixed, **changeable}
     where = f"stream {stream.name}"
     if there is None:

@@ -1,10 +1,15 @@
 """Subjects: how tenant and agent stand in the names of what travels.
 
 A subject is ``<prefix>.<tenant>.<agent_id>``; the prefixes are those of the documentation.
+
+NATS takes more in a subject than Lavender does: everything but space, tab, CR and LF, even bytes
+that are no UTF-8. Whoever publishes into a stream may choose where the broker's ack goes, so an odd
+subject can lie in any stream. What Lavender takes is said here, once, and is narrower: `TOKEN`.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 RAW = "telemetry.raw"
@@ -17,6 +22,15 @@ HEARTBEAT = "heartbeat"
 COMMAND = "cmd"
 DEAD_LETTER = "deadletter"
 
+TOKEN_MAX = 64
+TOKEN = r"[^.*>/\\\s\x00-\x1f\x7f]+"  # noqa: S105 - of a subject, no secret
+r"""A tenant or an agent, of at most `TOKEN_MAX` characters. ``\s`` is Unicode's white space; no
+slash, for ids become names of folders; no backslash, by which bytes that are no UTF-8 are shown."""
+_token = re.compile(TOKEN)
+_SUBJECT = re.compile(r"[^\s\x00-\x20\x7f]+")
+_SUBJECT_MAX = 1024
+"""The broker takes 4096 bytes for subject, reply subject and sizes together."""
+
 
 class Address(NamedTuple):
     """Whose message it is."""
@@ -25,18 +39,33 @@ class Address(NamedTuple):
     agent_id: str
 
 
+ODD = Address("odd", "odd")
+"""Where records of messages go whose own subject names no tenant and agent."""
+
+
 def subject(prefix: str, address: Address) -> str:
     """The subject of one agent under a prefix."""
     return f"{prefix}.{address.tenant_id}.{address.agent_id}"
 
 
-def address_of(subject: str) -> Address:
-    """Tenant and agent of a subject: its last two tokens.
+def is_token(text: str) -> bool:
+    """Whether it may be a tenant or an agent."""
+    return len(text) <= TOKEN_MAX and _token.fullmatch(text) is not None
+
+
+def address_of(subject: str) -> Address | None:
+    """Tenant and agent of a subject, its last two tokens; None if it has no such two."""
+    tokens = subject.rsplit(".", 2)
+    if len(tokens) != 3 or not is_token(tokens[1]) or not is_token(tokens[2]):
+        return None
+    return Address(tokens[1], tokens[2])
+
+
+def check_subject(subject: str) -> None:
+    """Refuse a subject that would break out of its place in a command.
 
     Raises:
-        ValueError: it has fewer than three tokens.
+        ValueError: it is empty, too long, or holds white space or control characters.
     """
-    tokens = subject.rsplit(".", 2)
-    if len(tokens) != 3:
-        raise ValueError(f"subject {subject!r} names no tenant and agent")
-    return Address(tokens[1], tokens[2])
+    if len(subject) > _SUBJECT_MAX or not _SUBJECT.fullmatch(subject):
+        raise ValueError(f"{subject[:200]!r} is no subject")

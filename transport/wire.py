@@ -10,6 +10,7 @@ What is bent, and why (nats-py 2.10 to 2.16):
 - A message goes through a queue, a task and a coroutine to its callback. Here `listen` has a plain
   function called out of the parser, several times as fast; an error in one is the connection's end
   and not a line in a log.
+- It takes odd subjects for the end of the protocol: `transport.parsing`.
 - It would send credentials to a broker that offers no TLS although TLS was asked for, and to one of
   any age. Here both are looked at first.
 
@@ -31,7 +32,9 @@ from nats.aio.transport import TcpTransport
 
 from transport.credentials import Identity
 from transport.errors import BrokerTooOld, TransportError
-from transport.frames import check_subject, decode_version, encode_headers
+from transport.frames import decode_version, encode_headers
+from transport.parsing import Parser
+from transport.subjects import check_subject
 
 Handler: TypeAlias = Callable[[bytes, bytes, bytes, bytes | None], None]
 """Takes subject, reply subject, payload, raw header block."""
@@ -100,6 +103,7 @@ class Wire(Client):
         self._on_error = on_error
         self._handlers: dict[int, Handler] = {}
         self._wants_tls = False
+        self._ps = Parser(self)  # type: ignore[assignment] # as much of theirs as is used
         self._tcp = _Tcp()
         self._transport = self._tcp
 

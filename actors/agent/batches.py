@@ -14,6 +14,7 @@ import msgspec
 from actors.alerting import Firsts, Origin, alert_message
 from actors.detection.alerts import Alert
 from transport import messages
+from transport.bounds import encode_checked
 from transport.messages import (
     BATCH_MAX_BYTES,
     EVENTS_MAX,
@@ -156,7 +157,7 @@ class BatchMaker:
             evidence=evidence,
             created_at_unix_ms=now_unix_ms,
         )
-        payload = encode(made)
+        payload = encode_checked(made)
         return NewItem(
             kind="alert",
             message_id=message_id(*sender.address, payload),

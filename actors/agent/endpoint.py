@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from actors import notify, stdio
-from actors.agent import memory, privileges, publishing
+from actors.agent import memory, privileges, publishing, witness
 from actors.agent.console import Output, Stream
 from actors.agent.enrich import Enricher, Users, host_devices
 from actors.agent.exits import ExitCode, StartError, start_error
@@ -254,7 +254,14 @@ def _prepare_publishing(settings: Settings) -> publishing.Prepared | None:
 
 
 def _sense(settings: Settings, attached: Attached, *, hold: bool) -> KernelSensor:
-    sensor = KernelSensor(attached, Enricher(Users(), host_devices()), hold=hold)
+    sensor = KernelSensor(
+        attached,
+        Enricher(Users(), host_devices()),
+        witness=witness.begin(
+            settings.filters.sensitive_files, repeat_secs=settings.agent.open_repeat_secs
+        ),
+        hold=hold,
+    )
     names = component_names(settings.filters.sensitive_files)
     sensor.control.watch_all()
     sensor.control.set_agent(os.getpid(), start_ns_of(os.getpid()) or 0)

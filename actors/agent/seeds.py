@@ -27,6 +27,17 @@ def start_ns_of(pid: int, proc: Path = PROC) -> int | None:
     return None if fields is None else _start_ns(fields)
 
 
+def running(pid: int, proc: Path = PROC) -> tuple[int, int, str] | None:
+    """Start time, user and comm of a process; None if there is no such one."""
+    folder = proc / str(pid)
+    try:
+        uid = folder.stat().st_uid
+    except OSError:
+        return None
+    fields = _stat_fields(folder)
+    return None if fields is None else (_start_ns(fields), uid, fields[0])
+
+
 def _stat_fields(folder: Path) -> tuple[str, list[str]] | None:
     try:
         raw = (folder / "stat").read_bytes().decode("utf-8", "backslashreplace")

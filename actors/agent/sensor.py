@@ -17,6 +17,7 @@ import trio
 from actors.agent.enrich import Enricher
 from actors.agent.seeds import read_seeds
 from actors.agent.timer import Timer
+from actors.agent.witness import Witness
 from actors.detection.events import AnyEvent, ExitEvent, ForkEvent, Identity, OpenEvent, SeedEvent
 from bpf import decode
 from bpf.attach import Attached
@@ -24,7 +25,9 @@ from bpf.control import Control, Counters
 from bpf.errors import RecordError
 from bpf.records import RINGS
 
-RING_NAMES = tuple(ring.map_name for ring in RINGS)
+WITNESS = "WITNESS_EVENTS"
+"""Not a ring of the kernel's: opens that only marks have seen (`actors.agent.witness`)."""
+RING_NAMES = (*(ring.map_name for ring in RINGS), WITNESS)
 WINDOW_MAX_BYTES = 2 << 20
 """How much of a ring one turn decodes: bounds the memory of a batch."""
 CROWDED_SECS = 0.001
@@ -159,12 +162,20 @@ class KernelSensor:
     Args:
         attached: descriptors from the loader.
         enricher: completes exec and connect events.
+        witness: of opens that no probe tells of; None for none.
         hold: leave it to `release` when the kernel gets a ring's space back; else `commit` does it.
     """
 
     live = True
 
-    def __init__(self, attached: Attached, enricher: Enricher, *, hold: bool = False) -> None:
+    def __init__(
+        self,
+        attached: Attached,
+        enricher: Enricher,
+        *,
+        witness: Witness | None = None,
+        hold: bool = False,
+    ) -> None:
         self.load_id = attached.load_id
         self.taken_over = attached.taken_over
         self.start_gap = attached.gap
@@ -181,13 +192,16 @@ class KernelSensor:
             "OPEN_EVENTS": (decode.decode_opens, OpenEvent),
             "CONN_EVENTS": (decode.decode_connects, enricher.connect_event),
         }
-        self._taken = dict.fromkeys(self._rings, (0, 0))  # bytes and events, until the commit
+        self._witness = witness or Witness(None)
+        self._witness.learn_seeds(self._first_seeds)
+        self._taken = dict.fromkeys(RING_NAMES, (0, 0))  # bytes and events, until the commit
         self._committed_count = 0
         self.control = Control(attached.descriptors["CONTROL"])
         self._counters = Counters(attached.descriptors["COUNTERS"], attached.cpus)
         self._timer = Timer()
         self._epoll = select.epoll()
-        for descriptor in (self._timer.descriptor, *(r.descriptor for r in self._rings.values())):
+        watched = [self._timer.descriptor, *(ring.descriptor for ring in self._rings.values())]
+        for descriptor in [*watched, *self._witness.descriptors]:
             # Edge-triggered: quiet records make a ring readable, but only a wake-up is an edge.
             self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
 
@@ -235,9 +249,10 @@ class KernelSensor:
         return bool(rings["EXEC_EVENTS"].pending_bytes() or rings["CONN_EVENTS"].pending_bytes())
 
     def snapshot(self) -> Mapping[str, int] | None:
-        """Bytes that wait in each ring."""
+        """Bytes that wait in each ring, and how many events the witness has ready."""
         self._first_seeds = None
         waiting = {name: ring.pending_bytes() for name, ring in self._rings.items()}
+        waiting[WITNESS] = self._witness.look()
         return {name: size for name, size in waiting.items() if size}
 
     def read(self, ring: str, limit: int) -> Sequence[AnyEvent]:
@@ -246,6 +261,10 @@ class KernelSensor:
         Raises:
             RecordError: corrupt records; what was seen of the ring is then skipped by `commit`.
         """
+        if ring == WITNESS:
+            told = self._witness.read(limit)
+            self._taken[ring] = (0, len(told))
+            return told
         decoder, make = self._decoders[ring]
         with self._rings[ring].window(min(limit, WINDOW_MAX_BYTES)) as window:
             try:
@@ -254,6 +273,7 @@ class KernelSensor:
                 self._taken[ring] = (len(window), 0)
                 raise
         self._taken[ring] = (size, len(events))
+        self._witness.learn(ring, events)
         return events
 
     def commit(self, ring: str) -> None:
@@ -261,15 +281,20 @@ class KernelSensor:
         size, events = self._taken[ring]
         self._taken[ring] = (0, 0)
         self._committed_count += events
+        if ring == WITNESS:
+            self._witness.commit(events)
+            return
         self._rings[ring].advance(size)
         if not self._hold:
             self._rings[ring].release(self._rings[ring].read_position)
 
     def positions(self) -> Mapping[str, int]:
         """The read positions."""
-        return {
+        found = {
             name: ring.read_position + self._taken[name][0] for name, ring in self._rings.items()
         }
+        found[WITNESS] = self._witness.position + self._taken[WITNESS][1]
+        return found
 
     @property
     def read_count(self) -> int:
@@ -279,7 +304,8 @@ class KernelSensor:
     def release(self, positions: Mapping[str, int]) -> None:
         """Move the consumer positions, as far as is committed."""
         for name, position in positions.items():
-            self._rings[name].release(position)
+            if name != WITNESS:
+                self._rings[name].release(position)
 
     def let_go(self) -> None:
         """Hold nothing any more: nobody is going to call `release`."""
@@ -287,24 +313,28 @@ class KernelSensor:
 
     def resume(self, positions: Mapping[str, int]) -> Sequence[str]:
         """Move both positions of each ring that holds the given one; the others' names."""
+        self._witness.resume(positions.get(WITNESS, 0))
         return [
             name
             for name, position in positions.items()
-            if name not in self._rings or not self._rings[name].resume(position)
+            if name != WITNESS
+            and (name not in self._rings or not self._rings[name].resume(position))
         ]
 
     def ignore(self, identity: Identity) -> None:
-        """Put the process on the kernel's list."""
+        """Put the process on the kernel's list, and on the witness's."""
         self.control.ignore(*identity)
+        self._witness.ignore(identity)
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Summed over processors, read without a system call."""
-        return self._counters.read()
+        """Summed over processors, read without a system call; the witness's beside them."""
+        return {**self._counters.read(), "witness": self._witness.counters()}
 
     def close(self) -> None:
         """Unmap; the descriptors, and with them the probes, stay the caller's."""
         self._epoll.close()
         self._timer.close()
+        self._witness.close()
         for ring in self._rings.values():
             ring.close()
         self.control.close()

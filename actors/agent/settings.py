@@ -12,9 +12,10 @@ from actors.detection.settings import FilterSettings, Names
 from actors.rulebook import RulesSettings
 from transport.messages import EVENT_TYPES, EventType
 from transport.settings import BrokerSettings
+from transport.subjects import TOKEN, TOKEN_MAX
 
-Token = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^.*>\s\x00-\x1f\x7f]+$")]
-"""One NATS subject token: no ``.``, ``*``, ``>``, space or control character."""
+Token = Annotated[str, Field(min_length=1, max_length=TOKEN_MAX, pattern=rf"^{TOKEN}$")]
+"""One token of a subject: no ``.``, ``*``, ``>``, slash, backslash, space or control character."""
 SubjectPrefix = Annotated[
     str, Field(min_length=1, max_length=128, pattern=r"^[^.*>\s]+(\.[^.*>\s]+)*$")
 ]

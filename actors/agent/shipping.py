@@ -59,7 +59,10 @@ def _told_by(item: Item) -> Sequence[Evicted]:
     """The evictions that a message told the backend of; few tell of any."""
     if item.kind == "alert" or _NOTHING_EVICTED in item.payload:
         return ()
-    return _decode_telling(item.payload).counters.evicted
+    try:
+        return _decode_telling(item.payload).counters.evicted
+    except msgspec.MsgspecError:  # none of ours: a process of this user may write the spool
+        return ()
 
 
 class Shipping:
@@ -89,11 +92,15 @@ class Shipping:
         """Where the agent before this one stood."""
         self.shipped = 0
         """Messages the broker confirmed."""
+        self.refused = 0
+        """Messages the broker can never take: given up."""
+        self._given_up: list[Loss] = []
+        """Of these, what `append` has not said yet."""
         self.damaged = 0
         """Times the spool was found damaged and replaced."""
 
     async def append(self, items: Sequence[NewItem], marks: Marks) -> list[Loss]:
-        """Spool messages in a thread, and wake the sender; what had to leave for them.
+        """Spool messages in a thread, and wake the sender; what left the spool unsent since.
 
         Raises:
             SpoolError: nothing was written.
@@ -104,7 +111,8 @@ class Shipping:
             )
         )
         self._more.set()
-        return losses
+        given_up, self._given_up = self._given_up, []
+        return [*losses, *given_up]
 
     @property
     def _waiting(self) -> int:
@@ -195,11 +203,11 @@ class Shipping:
         failed = [
             (item, receipt)
             for item, receipt in zip(items, receipts, strict=True)
-            if not receipt.stored
+            if not receipt.stored and not receipt.permanent
         ]
         if not failed or len(failed) == len(items):
             return failed[0][1].error if failed else ""
-        # One that is too large for the broker, say, must not hold up all that come after it.
+        # One that the broker does not take now must not hold up all that come after it.
         due = trio.current_time() + _PUT_OFF_SECS
         for item, receipt in failed:
             self._put_off[item.id] = due
@@ -207,15 +215,36 @@ class Shipping:
         return ""
 
     async def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
-        """Note what the broker has."""
+        """Note what the broker has, and give up what it can never have."""
         await trio.lowlevel.checkpoint()
         done = [item for item, receipt in zip(items, receipts, strict=True) if receipt.stored]
         self.shipped += len(done)
         self._acked += [item.id for item in done]
+        never = [
+            (item, receipt)
+            for item, receipt in zip(items, receipts, strict=True)
+            if receipt.permanent
+        ]
+        if never:
+            await self._give_up(never)
         told = [run for item in done for run in _told_by(item)]
         if told:
             async with self._turn:  # in memory: no thread
                 self._spool.reported(told)
+
+    async def _give_up(self, never: Sequence[tuple[Item, Receipt]]) -> None:
+        """Without this one bad message would be sent again until it is too old."""
+        for item, receipt in never:
+            log.error(
+                "broker can never take a message; it is given up",
+                id=item.message_id,
+                kind=item.kind,
+                bytes=len(item.payload),
+                why=receipt.error,
+            )
+        items = [item for item, _ in never]
+        self._given_up += await self._use(lambda spool: spool.give_up(items, "refused"))
+        self.refused += len(items)
 
     async def _use(self, work: Callable[[Spool], T]) -> T:
         """Do something with the spool in a thread; a damaged one is replaced first, once."""

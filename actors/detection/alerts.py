@@ -23,6 +23,7 @@ from actors.detection.text import printable
 _MAX_DETAIL = 512
 _MAX_WORD = 200
 _CONNECTED = (0, errno.EINPROGRESS)
+_UNIX = 1
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -81,6 +82,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return (self.pid, self.start_ns)
 
 
+_WITNESSED = "(seen by the mark on the file, by no probe)"
 _SENTENCES: dict[type, str] = {
     ExecEvent: "$program ran: $arguments",
     OpenEvent: "$program opened $target",
@@ -96,14 +98,17 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
         case OpenEvent():
             return f"{event.origin} (seen as {event.filename})" if event.origin else event.filename
         case ConnectEvent():
+            if event.af == _UNIX:
+                return f"unix:{event.path}"
             host = f"[{event.dest_ip}]" if ":" in event.dest_ip else event.dest_ip
             return f"{host}:{event.dest_port}"
 
 
 def rule_detail(template: str, seen: Observation) -> str:
-    """Fill in a rule's sentence; the words are ``program launcher target arguments note outcome``.
+    """Fill in a rule's sentence.
 
-    A word that is not among them stays as it is. A rule without one has that of its event.
+    The words are ``program launcher target arguments note outcome claimed``. A word that
+    is not among them stays as it is. A rule without a sentence has that of its event.
     """
     event = seen.event
     template = template or _SENTENCES[type(event)]
@@ -114,8 +119,12 @@ def rule_detail(template: str, seen: Observation) -> str:
         "note": seen.note,
         "arguments": _word(" ".join(event.argv)) if isinstance(event, ExecEvent) else "",
         "outcome": _outcome(event.error) if isinstance(event, ConnectEvent) else "",
+        "claimed": _word(event.claimed) if isinstance(event, ConnectEvent) else "",
     }
-    return printable(Template(template).safe_substitute(facts), limit=_MAX_DETAIL)
+    told = Template(template).safe_substitute(facts)
+    if isinstance(event, OpenEvent) and event.witness:
+        told += f" {_WITNESSED}"
+    return printable(told, limit=_MAX_DETAIL)
 
 
 def sequence_detail(links: Chain) -> str:

@@ -14,6 +14,7 @@ NAMES = (
     "unexpected-shell-spawn",
     "sensitive-file-read",
     "suspicious-port",
+    "forged-connection",
     "shell-outbound-connection",
     "first-network-caller",
     "obfuscated-command",

@@ -198,6 +198,8 @@ class _Host:
             "dest_port": 0 if path else 443,
             "path": path,
             "error": 0,
+            "claimed": "",
+            "socket": 0,
         }
         return _made(ConnectEvent, stamp, values, given)
 

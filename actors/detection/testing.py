@@ -164,6 +164,7 @@ class Host:
         dest_port: int = 443,
         *,
         error: int = 0,
+        claimed: str = "",
     ) -> list[Alert]:
         """Connect to an address; an empty one is a unix socket."""
         return self.emit(
@@ -177,6 +178,7 @@ class Host:
                 dest_port=dest_port,
                 path="" if dest_ip else "/run/bus",
                 error=error,
+                claimed=claimed,
             )
         )
 

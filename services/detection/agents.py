@@ -32,7 +32,7 @@ from transport.subjects import Address
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
-_BOOTS_MAX = 2
+BOOTS_MAX = 2
 """Boots of one agent that are followed: late batches of the one before come among the new ones."""
 _ROUND_TRIP_BYTES = 32 << 20
 """More than a group of messages has, unless the state lost everything."""
@@ -106,6 +106,11 @@ class Agents:
 
     def __contains__(self, unit: Unit) -> bool:
         return unit in self._live
+
+    def is_another_boot(self, unit: Unit) -> bool:
+        """Whether its agent is known, and this boot of it is not."""
+        known = self._boots.get(Address(unit.tenant_id, unit.agent_id))
+        return known is not None and unit.boot_id not in known
 
     def restore(self, unit: Unit, host: Host, kept: Kept | None, *, partition: int) -> None:
         """Have an engine: a new one, or the one that is kept."""
@@ -222,7 +227,7 @@ class Agents:
         if unit.boot_id in boots:
             return
         boots.append(unit.boot_id)
-        if len(boots) > _BOOTS_MAX:
+        if len(boots) > BOOTS_MAX:
             old = Unit(*address, boots.pop(0))
             self._old.append((old, partition))
             self.forget(old)

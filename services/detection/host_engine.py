@@ -113,16 +113,20 @@ class HostEngine:
         now_ms = batch.observed_at_unix_ms
         for each in batch.counters.evicted:
             count = each.last_seq - each.first_seq + 1
-            self._gaps.append(Gap(0, now_ms, f"evicted: {each.reason}"[:64], count))
+            self._note(now_ms, f"evicted: {each.reason}"[:64], count)
         if batch.rejected:
-            self._gaps.append(Gap(0, now_ms, "rejected_by_ingest", len(batch.rejected)))
+            self._note(now_ms, "rejected_by_ingest", len(batch.rejected))
         # Every life begins at 0: without history, what came before counts as missing.
         expected = self._next_seqs.pop(batch.epoch, 0)
         if batch.first_seq > expected:
-            self._gaps.append(Gap(0, now_ms, "not_received", batch.first_seq - expected))
+            self._note(now_ms, "not_received", batch.first_seq - expected)
         self._next_seqs[batch.epoch] = max(expected, batch.last_seq + 1)
         while len(self._next_seqs) > _EPOCHS_MAX:
             del self._next_seqs[next(iter(self._next_seqs))]
+
+    def _note(self, now_ms: int, reason: str, events: int) -> None:
+        # Of an agent's numbers: what is beyond a gap's bounds would make alerts undecodable.
+        self._gaps.append(Gap(0, now_ms, reason, min(max(events, 0), messages.I63_MAX)))
 
     def _evidence(self, time_ns: int, *, window_secs: int) -> messages.Evidence:
         """What is missing from the window that ends at a moment."""

@@ -13,12 +13,15 @@ import msgspec
 import structlog
 import trio
 
+from services.buckets import Buckets
 from services.claims import Claims
-from services.detection.agents import Agents, first_part
+from services.detection.agents import BOOTS_MAX, Agents, first_part
 from services.detection.leases import Leases
 from services.detection.reach import Reach
 from services.detection.state import Unit, Written
-from services.refusals import refusal
+from services.publishing import publish_for_good
+from services.refusals import UNPUBLISHABLE, check_sender, refusal
+from transport.bounds import encode_checked
 from transport.messages import (
     Alert,
     CanonicalBatch,
@@ -27,13 +30,14 @@ from transport.messages import (
     message_id,
 )
 from transport.session import Delivery, Outgoing, Session
-from transport.subjects import ALERTS, INVALID, Address, address_of, subject
+from transport.subjects import ALERTS, INVALID, Address, subject
 
-_PUBLISH_WITHIN_SECS = 5.0
-_PAUSE_FIRST_SECS = 0.1
-_PAUSE_MAX_SECS = 2.0
+_BOOTS_BURST = 16
+_BOOTS_PER_SEC = 1 / 60
+"""Boots that an agent may name anew, at once and for long: each costs an engine."""
 _DETAIL_MAX = 500
 _FAILED = "engine_failed"
+_TOO_MANY_BOOTS = "too_many_boots"
 _LOAD_UNITS = 8
 """Loaded in one round trip: each may have a whole snapshot and a whole journal."""
 _Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
@@ -62,10 +66,8 @@ class WorkCounts:
     """Single events that made an engine fail; the others of their batches were taken."""
     unpublished: int = 0
     """Publishes the broker did not confirm; they were made again."""
-
-
-class Stopped(Exception):  # noqa: N818 - it says what is so
-    """The worker is told to stop, and what it waits for is away."""
+    unpublishable: int = 0
+    """Alerts the broker can never take; records of them went to the invalid lane."""
 
 
 @dataclass(slots=True)
@@ -74,14 +76,18 @@ class _Group:
 
     done: list[tuple[int, Delivery]] = field(default_factory=list)
     """With their partitions."""
-    outgoing: list[Outgoing] = field(default_factory=list)
+    outgoing: list[tuple[Outgoing, Delivery]] = field(default_factory=list)
+    """With the message that each was made of."""
     alerts: int = 0
     refused: list[Delivery] = field(default_factory=list)
     broken: set[Unit] = field(default_factory=set)
-    unmade: dict[Unit, str] = field(default_factory=dict)
-    """Units of which no engine can be made, and why."""
+    unmade: dict[Unit, tuple[str, str]] = field(default_factory=dict)
+    """Units that get no engine: the reason in one word, and in detail."""
+    told: set[tuple[str, str]] = field(default_factory=set)
+    """Subjects and reasons of refusals that were logged."""
     later: list[tuple[int, Delivery]] = field(default_factory=list)
-    """Messages of units that are broken: their engines are made again first."""
+    """Messages of units that are broken: their engines are made again first. And those of other
+    boots of an agent."""
 
 
 _Readable = tuple[int, Delivery, Unit, CanonicalBatch]
@@ -124,6 +130,7 @@ class Processor:
         self._stopping = stopping
         self._log = log
         self._clock_ms = clock_ms
+        self._boots = Buckets(rate_per_sec=_BOOTS_PER_SEC, burst=_BOOTS_BURST)
 
     async def deal_with(self, taken: Sequence[tuple[int, Delivery]]) -> list[tuple[int, Delivery]]:
         """Engines, alerts, state, acks. Returns what has to be dealt with after this.
@@ -132,12 +139,12 @@ class Processor:
             Stopped, StateUnavailable: something is away and ``stopping`` is set; nothing is acked.
         """
         group = _Group()
-        readable = self._read(taken, group)
+        readable = _few_boots_each(self._read(taken, group), group)
         await self._load(readable, group)
         for each in readable:
             self._process(each, group)
             await trio.lowlevel.checkpoint()
-        await self._publish(group.outgoing)
+        await self._publish(group)
         self._counts.alerts += group.alerts
         self._settle(group, lost=await self._save())
         return group.later
@@ -146,14 +153,11 @@ class Processor:
         """The batches of messages; the others are dealt with."""
         found: list[_Readable] = []
         for partition, delivery in taken:
-            address = address_of(delivery.subject)
             try:
                 message = _decode(delivery.payload)
-                if (message.tenant_id, message.agent_id) != address:
-                    claimed = f"{message.tenant_id}.{message.agent_id}"
-                    raise ValueError(f"claims to be {claimed} on a subject of {'.'.join(address)}")
+                address = check_sender(message, delivery)
             except _Undecodable as error:
-                self._refuse(group, delivery, address, "invalid", str(error))
+                self._refuse(group, delivery, "invalid", str(error))
                 continue
             if isinstance(message, CanonicalSingle):
                 self._counts.singles += 1
@@ -170,6 +174,9 @@ class Processor:
             for partition, _, unit, batch in readable
             if unit not in self._agents
         }
+        for unit in [unit for unit in missing if self._boots_too_often(unit)]:
+            del missing[unit]
+            group.unmade[unit] = (_TOO_MANY_BOOTS, f"boot {unit.boot_id!r} follows too many others")
         for units in batched(missing, _LOAD_UNITS):
             kept = await self._reach.call(
                 lambda state, units=units: state.load(units),  # type: ignore[misc]
@@ -180,14 +187,20 @@ class Processor:
                 try:
                     self._agents.restore(unit, host, each, partition=partition)
                 except Exception as error:  # noqa: BLE001 - one bad agent is no reason to end
-                    group.unmade[unit] = repr(error)
+                    group.unmade[unit] = (_FAILED, repr(error))
                 await trio.lowlevel.checkpoint()
+
+    def _boots_too_often(self, unit: Unit) -> bool:
+        """Whether an agent names more boots than a host has: each would cost an engine."""
+        if not self._agents.is_another_boot(unit):
+            return False
+        address = Address(unit.tenant_id, unit.agent_id)
+        return not self._boots.take_if_there(address, 1, now_secs=trio.current_time())
 
     def _process(self, readable: _Readable, group: _Group) -> None:
         partition, delivery, unit, batch = readable
         if unit in group.unmade:
-            why = group.unmade[unit]
-            self._refuse(group, delivery, address_of(delivery.subject), _FAILED, why)
+            self._refuse(group, delivery, *group.unmade[unit])
             return
         if unit in group.broken or unit not in self._agents:
             group.later.append((partition, delivery))
@@ -201,22 +214,33 @@ class Processor:
             alerts = self._agents.process(unit, batch, delivery.payload)
         except Exception as error:  # noqa: BLE001 - one bad message is no reason to end
             group.broken.add(unit)
-            self._refuse(group, delivery, address_of(delivery.subject), _FAILED, repr(error))
+            self._refuse(group, delivery, _FAILED, repr(error))
             return
         if poisoned := self._agents.poisoned(unit):
             self._refuse_events(group, delivery, batch, poisoned)
         self._counts.late += finding == "late"
         self._counts.events += len(batch.events)
         group.alerts += len(alerts)
-        group.outgoing += [_outgoing(alert, unit) for alert in alerts]
+        for alert in alerts:
+            self._send_alert(alert, unit, delivery, group)
         group.done.append((partition, delivery))
 
-    def _refuse(
-        self, group: _Group, delivery: Delivery, address: Address, reason: str, detail: str
-    ) -> None:
+    def _send_alert(self, alert: Alert, unit: Unit, delivery: Delivery, group: _Group) -> None:
+        """An alert that whoever reads it can decode; else a record of it."""
+        where = subject(ALERTS, Address(unit.tenant_id, unit.agent_id))
+        try:
+            payload = encode_checked(alert)
+        except msgspec.ValidationError as error:
+            part = (alert.alert_id, encode(alert))
+            self._to_invalid_lane(group, delivery, reason=_FAILED, detail=str(error), part=part)
+            return
+        own = message_id(unit.tenant_id, unit.agent_id, payload)
+        group.outgoing.append((Outgoing(where, payload, own), delivery))
+
+    def _refuse(self, group: _Group, delivery: Delivery, reason: str, detail: str) -> None:
         """The whole message goes to the invalid lane."""
         self._counts.invalid += 1
-        self._to_invalid_lane(group, delivery, address, reason=reason, detail=detail)
+        self._to_invalid_lane(group, delivery, reason=reason, detail=detail)
         group.refused.append(delivery)
 
     def _refuse_events(
@@ -233,66 +257,63 @@ class Processor:
             self._to_invalid_lane(
                 group,
                 delivery,
-                address_of(delivery.subject),
                 reason=_FAILED,
                 detail=why,
                 part=(seq, encode(events[seq])),
             )
 
-    def _to_invalid_lane(  # noqa: PLR0913 - what is known of one refusal
+    def _to_invalid_lane(
         self,
         group: _Group,
         delivery: Delivery,
-        address: Address,
         *,
         reason: str,
         detail: str,
-        part: tuple[int, bytes] | None = None,
+        part: tuple[int | str, bytes] | None = None,
     ) -> None:
-        self._log.error(
-            "goes to the invalid lane",
-            what="message" if part is None else f"event {part[0]} of a message",
-            agent=address.agent_id,
-            stream_seq=delivery.stream_seq,
-            reason=reason,
-            detail=detail[:_DETAIL_MAX],
-        )
+        if (delivery.subject, reason) not in group.told:  # one line of each, however many there are
+            group.told.add((delivery.subject, reason))
+            self._log.error(
+                "goes to the invalid lane",
+                what="message" if part is None else f"{part[0]} of a message",
+                subject=delivery.subject[:200],
+                stream_seq=delivery.stream_seq,
+                reason=reason,
+                detail=detail[:_DETAIL_MAX],
+            )
         record = refusal(
             delivery,
-            address,
             reason=reason,
             detail=detail,
             received_at_unix_ms=self._clock_ms(),
             part=part,
         )
-        where = subject(INVALID, address)
-        group.outgoing.append(Outgoing(where, encode(record), record.invalid_id))
+        group.outgoing.append((record, delivery))
 
-    async def _publish(self, left: list[Outgoing]) -> None:
-        """Publish until the broker has all."""
-        await trio.lowlevel.checkpoint()
-        pause_secs = _PAUSE_FIRST_SECS
-        while left:
-            receipts = await self._session.publish_all(left, within_secs=_PUBLISH_WITHIN_SECS)
-            failed = [
-                (each, receipt.error)
-                for each, receipt in zip(left, receipts, strict=True)
-                if not receipt.stored
-            ]
-            left = [each for each, _ in failed]
-            if not failed:
-                return
-            why = failed[0][1]
-            self._counts.unpublished += len(failed)
-            self._log.warning(
-                "broker did not take what detection publishes; it is sent again",
-                messages=len(failed),
-                why=why,
+    async def _publish(self, group: _Group) -> None:
+        """Publish until the broker has all, or a record of what it can never have."""
+
+        def instead(index: int, why: str) -> Outgoing | None:
+            message, delivery = group.outgoing[index]
+            if message.subject.startswith(f"{INVALID}."):
+                return None
+            return refusal(
+                delivery,
+                reason=UNPUBLISHABLE,
+                detail=why,
+                received_at_unix_ms=self._clock_ms(),
+                part=(message.message_id, message.payload),
             )
-            with trio.move_on_after(pause_secs):
-                await self._stopping.wait()
-                raise Stopped(why)
-            pause_secs = min(2 * pause_secs, _PAUSE_MAX_SECS)
+
+        await publish_for_good(
+            self._session,
+            [message for message, _ in group.outgoing],
+            done=lambda _: None,
+            instead=instead,
+            counts=self._counts,
+            log=self._log,
+            stopping=self._stopping,
+        )
 
     async def _save(self) -> set[int]:
         """Write what was processed, in one round trip; two where the state has lost something.
@@ -338,7 +359,19 @@ def batched(items: Iterable[Unit], size: int) -> Iterator[list[Unit]]:
         del left[:size]
 
 
-def _outgoing(alert: Alert, unit: Unit) -> Outgoing:
-    where = subject(ALERTS, Address(unit.tenant_id, unit.agent_id))
-    payload = encode(alert)
-    return Outgoing(where, payload, message_id(unit.tenant_id, unit.agent_id, payload))
+def _few_boots_each(readable: Sequence[_Readable], group: _Group) -> list[_Readable]:
+    """Of each agent the messages of as many boots as are followed; the others' come after these.
+
+    All at once they would push each other's engines out, and each would be made again and again.
+    """
+    boots: dict[Address, set[Unit]] = {}
+    now: list[_Readable] = []
+    for each in readable:
+        partition, delivery, unit, _ = each
+        known = boots.setdefault(Address(unit.tenant_id, unit.agent_id), set())
+        if unit in known or len(known) < BOOTS_MAX:
+            known.add(unit)
+            now.append(each)
+        else:
+            group.later.append((partition, delivery))
+    return now

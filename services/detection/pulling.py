@@ -74,7 +74,9 @@ class Pulling:
             found = await consumers_of(self._session, self._consumer.stream)
         except Unreachable:
             return frozenset()
-        there = {each["name"] for each in found}
+        there = {each["name"]: each["num_pending"] for each in found}
+        if any(there.get(each.durable) for each in self._open.values()):
+            self._claims.progress.has_work()
         return frozenset(number for number, each in self._open.items() if each.durable not in there)
 
     async def open(self, nursery: trio.Nursery, partition: int, *, token: int) -> bool:

@@ -12,11 +12,12 @@ from services.claims import Claims
 from services.detection.agents import AgentCounts, Agents
 from services.detection.engine import MakeDetection
 from services.detection.leases import Leases
-from services.detection.processing import Processor, Stopped, WorkCounts
+from services.detection.processing import Processor, WorkCounts
 from services.detection.pulling import Pulling
 from services.detection.reach import Reach
 from services.detection.state import BEAT_SECS, StateUnavailable
 from services.intake import KEEP_SECS
+from services.publishing import Stopped
 from transport.partitions import Overtaken
 from transport.session import Session
 from transport.streams import Consumer

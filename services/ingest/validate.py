@@ -8,6 +8,7 @@ Limits: times are not judged, for clocks are wrong often enough; the stamp of re
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,11 +27,14 @@ from transport.subjects import Address
 
 SIZE_MAX_BYTES = 768 * 1024
 """Leaves room for what ingest adds: the broker takes 1 MiB."""
+CANONICAL_MAX_BYTES = 1008 * 1024
+"""Of what ingest makes of it, with all defaults written out and the rejected events' reasons."""
 _DETAIL_MAX = 500
 _REASON_MAX = 200
 # A NUL can stand in JSON only like this. The text `\u0000` itself looks alike with its backslash
 # escaped, so a hit is only a reason to look closer.
 _NUL = b"\\u0000"
+_QUOTED = re.compile(r"Invalid value '.*'(?= - at `)", re.DOTALL)
 
 
 class _Envelope(Batch, frozen=True, kw_only=True, tag=2):
@@ -108,11 +112,15 @@ def _misfit(message: Batch | Single, address: Address, *, events: int) -> Refuse
         )
     if isinstance(message, Single):
         return None
-    if not message.batch_id.startswith(message.epoch):
+    if message.batch_id.partition("-")[0] != message.epoch:
         return Refused("bad_batch_id", f"{message.batch_id} is no batch of epoch {message.epoch}")
     if message.last_seq - message.first_seq + 1 != events:
         claimed = f"{message.first_seq} to {message.last_seq}"
         return Refused("bad_sequence", f"claims events {claimed} and has {events}")
+    for run in message.counters.evicted:
+        if run.first_seq > run.last_seq:
+            claimed = f"{run.first_seq} to {run.last_seq}"
+            return Refused("bad_eviction", f"says that events {claimed} were evicted")
     return None
 
 
@@ -131,7 +139,7 @@ def _salvage(payload: bytes, *, why: str) -> tuple[Batch, list[Rejected]] | Refu
         try:
             event = _decode_event(raw)
         except _Undecodable as error:
-            rejected.append(Rejected(seq, str(error)[:_REASON_MAX]))
+            rejected.append(Rejected(seq, _reason(error)))
             continue
         if _holds_nul(event):
             rejected.append(Rejected(seq, "nul_in_text"))
@@ -141,6 +149,11 @@ def _salvage(payload: bytes, *, why: str) -> tuple[Batch, list[Rejected]] | Refu
         return Refused("nul_in_text", "a text holds U+0000")
     values = {field: getattr(envelope, field) for field in _BATCH_FIELDS}
     return Batch(**{**values, "events": events}), rejected
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without what the sender wrote there: reasons are counted by their text."""
+    return _QUOTED.sub("Invalid value", str(error), count=1)[:_REASON_MAX]
 
 
 def _without_nul(message: Batch | Single) -> tuple[Batch | Single, list[Rejected]] | Refused:

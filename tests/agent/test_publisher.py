@@ -399,6 +399,36 @@ async def test_one_message_the_broker_refuses_does_not_hold_up_the_others(tmp_pa
     await world.shipping.close()
 
 
+async def test_a_message_the_broker_can_never_take_is_given_up_and_told_of(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True)
+    world.broker.never = lambda message: b'"batch_id":"%s-0"' % EPOCH.encode() in message.payload
+    async with run_actor(world.publisher(), within_secs=10) as stage:
+        await stage.context.mailbox.put(sweep(0, 5))
+        await until(lambda: world.shipping.refused == 1)
+        await stage.context.mailbox.put(sweep(5, 5))
+        await until(lambda: bool(world.batches))
+        await stage.context.mailbox.put(sweep(10, 5))
+        await until(lambda: any(batch.counters.evicted for batch in world.batches))
+    await world.shipping.close()
+    told = next(batch.counters.evicted for batch in world.batches if batch.counters.evicted)
+    assert told == [Evicted(EPOCH, 0, 4, "refused")]
+    assert world.events == [an_event(number) for number in range(5, 15)]
+
+
+async def test_an_alert_the_broker_can_never_take_is_counted_as_dropped(tmp_path: Path) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True)
+    world.broker.never = lambda message: message.subject.startswith("alerts.")
+    async with run_actor(world.publisher(), within_secs=10) as stage:
+        await stage.context.mailbox.put(sweep(0, 5, alerts=(1,)))
+        await until(lambda: world.shipping.refused == 1)
+        await stage.context.mailbox.put(sweep(5, 5))
+        await stage.context.mailbox.put(sweep(10, 5))
+        await until(lambda: any(batch.counters.alerts_dropped for batch in world.batches))
+    await world.shipping.close()
+
+
 async def test_without_publishing_it_does_nothing() -> None:
     async with run_actor(Publisher(None)) as stage:
         await stage.context.mailbox.put(sweep(0, 5))

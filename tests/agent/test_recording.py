@@ -36,7 +36,7 @@ from actors.runtime.testing import run_actor
 from tests.agent.cast import Script, fork, recording, reverse_shell
 
 RINGS = dict(
-    zip((ForkEvent, ExecEvent, ExitEvent, OpenEvent, ConnectEvent), RING_NAMES, strict=True)
+    zip((ForkEvent, ExecEvent, ExitEvent, OpenEvent, ConnectEvent), RING_NAMES, strict=False)
 )
 HEADER = b'{"lavender_recording":1,"boot_id":"x","boot_unix_ns":5,"seeds":[]}\n'
 

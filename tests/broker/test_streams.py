@@ -7,16 +7,19 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from tests.broker.kit import WORK, WORKER, connected, make_work, take, work
+from tests.broker.kit import WORK, WORKER, connected, make_work, publish_until_stored, take, work
 from transport.errors import StreamMismatch, Unreachable
 from transport.server import EmbeddedServer
-from transport.session import Session
+from transport.session import Outgoing, Session
 from transport.streams import (
+    AGENT_MAX_MESSAGES,
     ALERT_WRITER,
     DETECTION,
     INGEST,
     INVALID_WRITER,
+    RAW_MAX_BYTES,
     STREAMS,
+    TELEMETRY_RAW,
     TELEMETRY_WRITER,
     ensure,
     make_room,
@@ -48,12 +51,12 @@ async def test_all_are_made_as_documented_and_may_be_there_before(
             assert config["duplicate_window"] == 120 * 10**9
             assert config["retention"] == "limits"
         assert retention == {
-            "TELEMETRY_RAW": (["telemetry.raw.>"], 24),
-            "TELEMETRY_CANONICAL": (["telemetry.accepted.>"], 24),
+            "TELEMETRY_RAW": (["telemetry.raw.*.*"], 24),
+            "TELEMETRY_CANONICAL": (["telemetry.accepted.*.*"], 24),
             "TELEMETRY_DETECTION": (None, 24),
-            "ALERTS": (["alerts.>"], 168),
-            "TELEMETRY_INVALID": (["telemetry.invalid.>"], 168),
-            "DEAD_LETTER": (["deadletter.>"], 168),
+            "ALERTS": (["alerts.*.*"], 168),
+            "TELEMETRY_INVALID": (["telemetry.invalid.*.*"], 168),
+            "DEAD_LETTER": (["deadletter.*.*.*"], 168),
         }
         for consumer in CONSUMERS:
             if consumer.partitions:
@@ -157,3 +160,68 @@ async def test_room_is_not_made_while_the_reader_is_missing(nats_server: Embedde
         with capture_logs() as logs:
             assert await make_room(session, (SMALL,)) == 0
         assert logs[0]["event"] == "stream is nearly full and not read"
+
+
+async def test_streams_of_before_get_their_subjects_and_lose_nothing(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with connected(nats_server) as session:
+        config = {"name": "TELEMETRY_RAW", "subjects": ["telemetry.raw.>"], "storage": "file"}
+        await api(session, "STREAM.CREATE.TELEMETRY_RAW", config | {"discard": "new"})
+        one = [
+            Outgoing("telemetry.raw.acme.web-1", b"{}", f"m-{number}")
+            for number in range(AGENT_MAX_MESSAGES + 1)
+        ]
+        await publish_until_stored(session, [*one, Outgoing("telemetry.raw.odd", b"{}", "odd")])
+        await ensure(session, streams=(TELEMETRY_RAW,), consumers=(INGEST,))
+        info = await api(session, "STREAM.INFO.TELEMETRY_RAW")
+        assert info["config"]["subjects"] == ["telemetry.raw.*.*"]
+        assert info["state"]["messages"] == AGENT_MAX_MESSAGES + 2
+        async with session.consume(INGEST) as channel:
+            session.ack(await take(channel, AGENT_MAX_MESSAGES + 2))
+            await session.request("$JS.API.INFO", b"", within_secs=5)
+        assert await make_room(session, (TELEMETRY_RAW,)) == AGENT_MAX_MESSAGES + 2
+        await ensure(session, streams=(TELEMETRY_RAW,))
+        config = (await api(session, "STREAM.INFO.TELEMETRY_RAW"))["config"]
+        assert config["max_msgs_per_subject"] == AGENT_MAX_MESSAGES
+
+
+async def test_one_agent_fills_its_share_and_nobody_elses(nats_server: EmbeddedServer) -> None:
+    async with connected(nats_server) as session:
+        await ensure(session, streams=(TELEMETRY_RAW,), consumers=(INGEST,))
+        loud = [
+            Outgoing("telemetry.raw.acme.loud", b"{}", f"loud-{number}")
+            for number in range(AGENT_MAX_MESSAGES + 10)
+        ]
+        receipts = await session.publish_all(loud, within_secs=20)
+        refused = [receipt for receipt in receipts if not receipt.stored]
+        assert len(refused) == 10
+        assert not any(receipt.permanent for receipt in refused)
+        assert "maximum messages per subject" in refused[0].error
+        quiet = Outgoing("telemetry.raw.acme.quiet", b"{}", "quiet")
+        assert (await session.publish_all([quiet], within_secs=5))[0].stored
+        async with session.consume(INGEST) as channel:
+            session.ack(await take(channel, AGENT_MAX_MESSAGES + 1))
+            await session.request("$JS.API.INFO", b"", within_secs=5)
+        await make_room(session, (TELEMETRY_RAW,))
+        again = await session.publish_all(loud[-10:], within_secs=5)
+        assert all(receipt.stored for receipt in again)
+
+
+async def test_what_can_never_be_stored_is_told_from_what_cannot_now(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with connected(nats_server) as session:
+        await ensure(session, streams=(TELEMETRY_RAW,))
+        where = "telemetry.raw.acme.web-1"
+        messages = [
+            Outgoing(where, b"x" * (RAW_MAX_BYTES + 1), "large for the stream"),
+            Outgoing(where, b"x" * (2 << 20), "large for the broker"),
+            Outgoing("telemetry.raw.acme.e\u00a0l", b"{}", "no subject"),
+            Outgoing(where, b"{}", "no header", {"X": "a\x01b"}),
+            Outgoing("elsewhere.acme.web-1", b"{}", "no stream"),
+            Outgoing(where, b"{}", "odd \x01 id"),
+        ]
+        receipts = await session.publish_all(messages, within_secs=5)
+        assert [receipt.stored for receipt in receipts] == [False] * 5 + [True]
+        assert [receipt.permanent for receipt in receipts] == [True] * 4 + [False] * 2

@@ -20,6 +20,7 @@ def test_labels_points_and_techniques_are_the_known_ones() -> None:
         ("T1059 [Unexpected shell spawn]", 40),
         ("T1003 [Sensitive file read]", 35),
         ("T1071 [Connection to suspicious port]", 45),
+        ("T1036 [Forged connection address]", 70),
         ("T1059 [Shell making outbound connection]", 60),
         ("T1071 [First time Network Caller]", 15),
         ("T1027 [Obfuscated command execution]", 55),
@@ -184,6 +185,18 @@ def test_connections(exe: str, address: str, port: int, expected: list[str]) -> 
     host = Host()
     child, _ = host.run(host.bash, exe)
     assert rules(host.connect(child, address, port)) == expected
+
+
+@pytest.mark.parametrize(
+    ("to", "target"), [("203.0.113.7", "203.0.113.7:443"), ("", "unix:/run/bus")]
+)
+def test_a_forged_connection_says_where_it_leads_and_what_was_claimed(to: str, target: str) -> None:
+    host = Host()
+    child, _ = host.run(host.bash, "/usr/bin/curl")
+    alerts = host.connect(child, to, 443 if to else 0, claimed="198.51.100.20:443")
+    assert rules(alerts)[0] == "forged-connection"
+    assert alerts[0].level == "high"
+    assert alerts[0].detail == (f"/usr/bin/curl connected to {target} and claims 198.51.100.20:443")
 
 
 def test_a_failed_attempt_counts_and_says_so() -> None:

@@ -33,6 +33,7 @@ NO_FAULTS = {
     "test_output.py": "how lines look",
     "test_privileges.py": "what the agent may do; docs/SECURITY.md",
     "test_programs.py": "probes with and without the kernel's cast; decisions/0001",
+    "test_witness.py": "attacks; docs/SECURITY.md",
     "test_soak.py": "a long flood, in which nothing may fail",
 }
 """The other files of tests/kernel, and what they are about."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 import trio
 
 from tests.broker.kit import until
+from transport.deliveries import dead_letter
 from transport.session import Delivery, Outgoing, Receipt, Session
 
 
@@ -16,10 +17,17 @@ class Notes:
 
     Args:
         takes: says whether a publish is stored.
+        never: says whether one can never be.
     """
 
-    def __init__(self, takes: Callable[[Outgoing], bool] = lambda _: True) -> None:
+    def __init__(
+        self,
+        takes: Callable[[Outgoing], bool] = lambda _: True,
+        *,
+        never: Callable[[Outgoing], bool] = lambda _: False,
+    ) -> None:
         self.takes = takes
+        self.never = never
         self.acked: list[int] = []
         self.returned: list[tuple[int, float]] = []
         self.ended: list[int] = []
@@ -60,11 +68,16 @@ class Notes:
         await trio.lowlevel.checkpoint()
         receipts = []
         for message in messages:
-            stored = self.takes(message)
+            never = self.never(message)
+            stored = not never and self.takes(message)
             if stored:
                 self.published.append(message)
-            receipts.append(Receipt(stored=stored, error="" if stored else "no room"))
+            why = "" if stored else "too large" if never else "no room"
+            receipts.append(Receipt(stored=stored, error=why, permanent=never))
         return receipts
+
+    def dead_letter(self, delivery: Delivery, *, durable: str, why: str = "") -> Outgoing:
+        return dead_letter(delivery, durable=durable, payload_max_bytes=1 << 20, why=why)
 
 
 def delivery(

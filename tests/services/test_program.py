@@ -186,7 +186,9 @@ def test_health_and_metrics_are_served(running: Backend) -> None:
             return None
         return status == 200 and json.loads(body)
 
-    assert running.wait_for(healthy) == {"status": "ok", "broker": True, "store": True}
+    parts = {"telemetry_progress": True, "invalid_progress": True}
+    found = running.wait_for(healthy)
+    assert found == {"status": "ok", "broker": True, "store": True, **parts}
     status, text = get(f"http://127.0.0.1:{port}/metrics")
     assert status == 200
     assert "lavender_telemetry_writer_rows 0.0" in text

@@ -144,6 +144,34 @@ async def test_what_has_no_place_in_the_invalid_lane_comes_again() -> None:
     assert [number for number, _ in desk.notes.returned] == [1]
 
 
+@pytest.mark.parametrize(
+    "subject", ["alerts.x", "alerts", "alerts.acme.e\u00a0l", "alerts.a.b\\xff"]
+)
+async def test_an_alert_on_an_odd_subject_is_refused_and_nothing_raises(subject: str) -> None:
+    desk = Desk(AlertWriter)
+    await desk.write(encode(ALERT), b'{"stream":"TELEMETRY_RAW","seq":1}', subject=subject)
+    assert (desk.notes.acked, desk.notes.ended, desk.counts.invalid) == ([], [1, 2], 2)
+    assert {each.subject for each in desk.notes.published} == {"telemetry.invalid.odd.odd"}
+
+
+async def test_what_the_store_refuses_is_buried_under_an_odd_subject_too() -> None:
+    desk = Desk(InvalidWriter)
+    desk.shelf.accepts = lambda _: False
+    await desk.write(encode(RECORD), subject="telemetry.invalid.x.e\u00a0l")
+    (letter,) = desk.notes.published
+    assert letter.subject == "deadletter.a-writer.odd.odd"
+    assert letter.headers is not None
+    assert letter.headers["Lavender-Reason"] == "a value does not fit"
+
+
+async def test_what_can_never_have_a_record_is_given_up() -> None:
+    desk = Desk(TelemetryWriter)
+    desk.notes.never = lambda _: True
+    await desk.write(b"{", canonical(1))
+    assert (desk.notes.ended, desk.notes.acked, desk.notes.returned) == ([1], [2], [])
+    assert desk.counts.given_up == 1
+
+
 async def test_an_alert_is_stamped_and_its_nuls_are_replaced() -> None:
     desk = Desk(AlertWriter)
     nul = msgspec.structs.replace(ALERT, detail="a\0b", alert_id="1" * 36)
@@ -153,20 +181,22 @@ async def test_an_alert_is_stamped_and_its_nuls_are_replaced() -> None:
     assert second.detail == "a\ufffdb"
 
 
+RECORD = Invalid(
+    invalid_id="S-1",
+    tenant_id="odd?",
+    agent_id="web-1",
+    reason="invalid",
+    detail="",
+    size_bytes=1,
+    received_at_unix_ms=1,
+    payload="",
+)
+
+
 async def test_refusals_are_stored_whoever_they_say_they_are() -> None:
     desk = Desk(InvalidWriter)
-    record = Invalid(
-        invalid_id="S-1",
-        tenant_id="odd?",
-        agent_id="web-1",
-        reason="invalid",
-        detail="",
-        size_bytes=1,
-        received_at_unix_ms=1,
-        payload="",
-    )
-    await desk.write(encode(record), subject="telemetry.invalid.odd!.web-1")
-    assert desk.shelf.kept == [record]
+    await desk.write(encode(RECORD), subject="telemetry.invalid.odd!.web-1")
+    assert desk.shelf.kept == [RECORD]
 
 
 async def test_retention_is_kept_at_the_start_and_by_the_hour(

@@ -2,7 +2,8 @@ import itertools
 
 import pytest
 
-from transport.deliveries import Delivery, dead_letter
+from transport.deliveries import Delivery, dead_letter, decode_delivery
+from transport.frames import encode_headers
 from transport.session import Outgoing, delay_secs
 
 
@@ -61,6 +62,19 @@ def test_a_dead_letter_fits_into_a_message() -> None:
     assert letter.headers["Lavender-Bytes"] == str(1 << 20)
 
 
-def test_a_subject_without_tenant_is_kept_whole() -> None:
-    letter = dead_letter(delivery(subject="odd"), durable="worker", payload_max_bytes=1 << 20)
-    assert letter.subject == "deadletter.worker.odd"
+@pytest.mark.parametrize(
+    "subject", ["odd", "alerts.x", "a.t.e\u00a0l", "a.t.e\x01l", "a.t.>", "a" * 4000]
+)
+def test_a_letter_of_an_odd_subject_goes_where_all_of_them_go(subject: str) -> None:
+    odd = delivery(subject=subject)
+    letter = dead_letter(odd, durable="worker", payload_max_bytes=1 << 20, why="odd\r\nX: y")
+    assert letter.subject == "deadletter.worker.odd.odd"
+    assert letter.headers is not None
+    assert letter.headers["Lavender-Reason"] == "odd??X: y"
+    encode_headers(letter.headers)
+
+
+def test_bytes_that_are_no_utf_8_are_shown_in_the_subject() -> None:
+    reply = b"$JS.ACK.RAW.ingest.1.42.7.1700000000123456789.5"
+    found = decode_delivery(b"telemetry.raw.t.e\xff", reply, b"", None, generation=1)
+    assert (found.subject, found.address) == ("telemetry.raw.t.e\\xff", None)

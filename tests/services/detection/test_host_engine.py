@@ -20,7 +20,17 @@ from actors.detection.settings import FilterSettings
 from actors.detection.testing import Host
 from services.detection.host_engine import HostEngine
 from tests.detection.test_engine import histories
-from transport.messages import Alert, CanonicalBatch, Counters, Evicted, Gap, Rejected, event_id
+from transport.messages import (
+    I63_MAX,
+    Alert,
+    CanonicalBatch,
+    Counters,
+    Evicted,
+    Gap,
+    Rejected,
+    encode,
+    event_id,
+)
 from transport.messages import Host as HostMessage
 from transport.subjects import Address
 
@@ -173,6 +183,16 @@ def test_evidence_names_what_is_missing(
 ) -> None:
     (gap,) = evidence(*given)
     assert (gap.reason, gap.events) == (reason, count)
+
+
+@pytest.mark.parametrize("run", [(10, 0), (0, I63_MAX), (I63_MAX, 0), (5, 9)])
+def test_an_alert_decodes_again_whatever_an_agent_says_was_evicted(run: tuple[int, int]) -> None:
+    told = Counters(evicted=[Evicted(EPOCH, *run, "age")])
+    engine = made()
+    engine.process(batch(I63_MAX - 1, [], counters=told))
+    (alert,) = engine.process(batch(0, EVENTS, counters=told))
+    assert msgspec.json.decode(encode(alert), type=type(alert)) == alert
+    made(snapshot=engine.snapshot())
 
 
 def test_evidence_has_the_gaps_an_agent_tells_if_they_are_recent() -> None:

@@ -253,6 +253,43 @@ async def test_a_new_boot_is_a_new_engine_and_the_old_one_stays_for_the_late(
         assert found["web-1"] == [of_a[0], of_a[1], of_b[0], of_a[2], of_b[1]]
 
 
+async def test_a_boot_in_every_message_makes_few_engines_and_costs_others_nothing(
+    nats_server: EmbeddedServer,
+) -> None:
+    async with a_broker(nats_server) as session:
+        evil = [batch_of(0, "evil"), *(batch_of(n, "evil", boot=f"b{n}") for n in range(1, 200))]
+        good = [batch_of(number, "good") for number in range(20)]
+        hand = Hand(session, MemoryState())
+        async with hand.working():
+            await publish(session, mail(*evil, *good))
+            await until(lambda: hand.counts.messages == 220, secs=DEADLINE_SECS)
+        # Of those that came together with the first, one is free too.
+        made = hand.engines.made - 1
+        assert 1 + 16 <= made <= 2 + 16
+        found = await alerts(session, made + 20)
+        assert found["good"] == expected(range(20), agent="good")
+        refused = await read(session, INVALID_WRITER, 200 - made)
+        reasons = {msgspec.json.decode(each, type=Invalid).reason for each in refused}
+        assert reasons == {"too_many_boots"}
+
+
+@pytest.mark.parametrize("where", ["telemetry.accepted.acme.e\u2007l"])
+async def test_a_message_of_nobody_is_recorded_and_the_worker_lives(
+    nats_server: EmbeddedServer, where: str
+) -> None:
+    async with a_broker(nats_server) as session:
+        hand = Hand(session, MemoryState())
+        async with hand.working():
+            assert session._link is not None
+            # Past our own check, as a stranger's reply subject comes.
+            session._link.wire._put(f"PUB {where} 2\r\n{{}}\r\n".encode())
+            await publish(session, mail(batch_of(0)))
+            await until(lambda: hand.counts.messages == 2, secs=DEADLINE_SECS)
+        (refused,) = await read(session, INVALID_WRITER, 1)
+        assert msgspec.json.decode(refused, type=Invalid).agent_id == "odd"
+        assert await alerts(session, 1) == {"web-1": expected([0])}
+
+
 async def test_a_single_is_counted_and_acked(nats_server: EmbeddedServer) -> None:
     single = CanonicalSingle(
         event_id="1",

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 import trio
 import trio.testing
 
 from actors.runtime.testing import run_actor
+from services.buckets import Buckets
 from services.claims import Claims, Deliveries
 from services.ingest.actors import IngestCounts, Judge, Outlet, Verdicts
-from services.ingest.buckets import Buckets
 from services.ingest.sequence import Sequences
 from tests.services.cast import Notes, delivery
 from tests.services.messages import a_batch
 from transport.messages import CanonicalBatch, Invalid, encode
-from transport.session import Delivery
+from transport.session import Delivery, Outgoing
 
 NOW_MS = 1_800_000_000_000
 
@@ -111,3 +112,87 @@ async def test_stopped_in_the_middle_the_outlet_gives_back_what_is_not_confirmed
         await ingest.publish(*verdicts)
     assert [number for number, _ in ingest.notes.returned] == [1]
     assert len(ingest.claims) == 0
+
+
+CONTROL = "a\x01b"
+
+
+def single(event_id: str) -> bytes:
+    """A message of the first version."""
+    values = {"schema_version": 1, "agent_id": "web-1", "tenant_id": "acme"}
+    values |= {"host": {"hostname": "h"}, "observed_at_unix_ms": 1, "event_id": event_id}
+    return msgspec.json.encode(values | {"event": {"type": "exit", "pid": 1}})
+
+
+def record_of(message: Outgoing) -> Invalid:
+    return msgspec.json.decode(message.payload, type=Invalid)
+
+
+async def test_what_the_broker_can_never_take_is_refused_and_what_is_beside_it_passes() -> None:
+    large = delivery(2, encode(a_batch(1, first=5)))
+    ingest = Ingest(Notes(never=lambda message: message.message_id.endswith("-1")))
+    await ingest.publish(*await ingest.take(GOOD, large))
+    good, refused = ingest.notes.published
+    assert good.subject == "telemetry.accepted.acme.web-1"
+    assert record_of(refused).reason == "unpublishable"
+    assert (ingest.notes.acked, ingest.notes.ended, ingest.notes.returned) == ([1], [2], [])
+    assert (ingest.counts.unpublishable, ingest.counts.invalid["unpublishable"]) == (1, 1)
+
+
+async def test_what_cannot_even_be_refused_is_given_up_and_what_is_beside_it_passes() -> None:
+    ingest = Ingest(Notes(never=lambda message: message.subject.startswith("telemetry.invalid")))
+    await ingest.publish(*await ingest.take(BAD, GOOD))
+    assert (ingest.notes.acked, ingest.notes.ended) == ([1], [2])
+    assert ingest.counts.unpublishable == 1
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "telemetry.raw",
+        "alerts.x",
+        "telemetry.raw.acme.e\u00a0l",
+        "telemetry.raw.acme.e\\xff",
+        "a..b",
+    ],
+)
+async def test_a_message_on_an_odd_subject_is_recorded_under_a_fixed_one(subject: str) -> None:
+    ingest = Ingest()
+    await ingest.publish(*await ingest.take(delivery(1, GOOD.payload, subject=subject)))
+    (refused,) = ingest.notes.published
+    record = record_of(refused)
+    assert refused.subject == "telemetry.invalid.odd.odd"
+    assert (record.tenant_id, record.agent_id, record.reason) == ("odd", "odd", "odd_subject")
+    assert subject.encode("ascii", "backslashreplace").decode().replace("\\", "") in (
+        record.detail.replace("\\", "")
+    )
+    assert ingest.notes.ended == [1]
+
+
+async def test_an_event_id_that_no_header_holds_is_refused() -> None:
+    ingest = Ingest()
+    await ingest.publish(
+        *await ingest.take(delivery(1, single(CONTROL)), delivery(2, single("7f1c")))
+    )
+    good, refused = ingest.notes.published
+    assert good.message_id == "acme.web-1.7f1c"
+    assert record_of(refused).invalid_id == "TELEMETRY_RAW-1"
+
+
+@pytest.mark.parametrize(
+    ("payload", "tokens"),
+    [
+        (GOOD.payload, 5),
+        (encode(a_batch(0, count=0)), 1),
+        (b"garbage", 16),
+        (b"x" * 100_000, 98),
+        (single("a"), 1),
+        (encode(a_batch(0)).replace(b'"pid":100', b'"pid":-99'), 5),
+    ],
+)
+async def test_every_message_takes_of_its_agents_rate(payload: bytes, tokens: int) -> None:
+    ingest = Ingest(rate=1, burst=tokens)
+    await ingest.take(delivery(1, payload))
+    assert ingest.counts.delayed_messages == 0
+    await ingest.take(delivery(2, encode(a_batch(1, first=5, count=0))))
+    assert [number for number, _ in ingest.notes.returned] == [2]

@@ -21,6 +21,10 @@ def altered(**changes: Any) -> bytes:
     return json.dumps({**msgspec.to_builtins(a_batch()), "schema_version": 2, **changes}).encode()
 
 
+def evicted(first: int, last: int) -> dict[str, Any]:
+    return {"epoch": "00000000000000aa", "first_seq": first, "last_seq": last, "reason": "age"}
+
+
 def with_events(*changes: dict[str, Any]) -> bytes:
     events = msgspec.to_builtins(a_batch().events)
     for event, change in zip(events, changes, strict=False):
@@ -85,6 +89,12 @@ def test_one_bad_event_does_not_cost_the_others(change: dict[str, Any], seqs: li
     assert "surprise" not in encode(found).decode()
 
 
+def test_what_the_sender_wrote_is_no_part_of_the_reason() -> None:
+    odd = "\x1b[2J' - at `$.x` all agents balanced"
+    found = judged(with_events({"type": odd}))
+    assert [each.reason for each in found.rejected] == ["Invalid value - at `$.type`"]
+
+
 def test_the_text_backslash_u0000_is_no_nul() -> None:
     found = judged(with_events({"comm": "\\u0000"}))
     assert isinstance(found, CanonicalBatch)
@@ -112,7 +122,16 @@ def test_the_text_backslash_u0000_is_no_nul() -> None:
         (altered(batch_id="x"), "invalid"),
         (altered(host={"hostname": "a\0"}), "nul_in_text"),
         (altered(events=msgspec.to_builtins(a_batch().events) * 101), "too_many_events"),
-        (json.dumps({**SINGLE, "event_id": "\0"}).encode(), "nul_in_text"),
+        (altered(batch_id="00000000000000aa-0\n"), "invalid"),
+        (altered(epoch="00000000000000aa\n"), "invalid"),
+        (altered(tenant_id="acme\n"), "invalid"),
+        (altered(counters={"probes": {f"p{n}": {} for n in range(17)}}), "invalid"),
+        (altered(counters={"probes": {"p" * 33: {}}}), "invalid"),
+        (altered(counters={"evicted": [evicted(10, 0)]}), "bad_eviction"),
+        (json.dumps({**SINGLE, "host": {"hostname": "\0"}}).encode(), "nul_in_text"),
+        (json.dumps({**SINGLE, "event_id": "a\x01b"}).encode(), "invalid"),
+        (json.dumps({**SINGLE, "event_id": "a b"}).encode(), "invalid"),
+        (json.dumps({**SINGLE, "event_id": "ab\n"}).encode(), "invalid"),
         (json.dumps({**SINGLE, "tenant_id": "other"}).encode(), "wrong_subject"),
         (json.dumps({**SINGLE, "event": {"type": "exit", "pid": 2**70}}).encode(), "invalid"),
     ],

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.buckets import Buckets
+from services.buckets import Buckets
 from transport.subjects import Address
 
 LOUD, QUIET = Address("acme", "loud"), Address("acme", "quiet")

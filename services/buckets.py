@@ -44,3 +44,11 @@ class Buckets:
         if len(self._buckets) > _AGENTS_MAX:
             self._buckets.popitem(last=False)
         return 0.0 if tokens >= 0 else -tokens / self._rate
+
+    def take_if_there(self, address: Address, events: int, *, now_secs: float) -> bool:
+        """Take tokens only if the bucket has them; whether it did. Never into debt."""
+        tokens, then_secs = self._buckets.get(address, (self._burst, now_secs))
+        gained = max(0.0, now_secs - then_secs) * self._rate
+        if min(self._burst, tokens + gained) < events:
+            return False
+        return not self.take(address, events, now_secs=now_secs)
