@@ -89,6 +89,11 @@ class RuleFileError(ValueError):
         self.reason = reason
 
 
+def unexpected(error: Exception) -> str:
+    """Return the reason of a file at which a reader failed in a way that none foresaw."""
+    return f"cannot be used: {type(error).__name__}: {error}"[:400]
+
+
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
     """A table of a file; a word too many is an error."""
 
@@ -210,6 +215,8 @@ def parse_toml(
         raise RuleFileError(path, line, str(error)) from error
     except ValueError as error:  # a number with thousands of digits
         raise RuleFileError(path, 0, f"cannot be read: {error}") from error
+    except Exception as error:  # whatever a file holds is that file's problem
+        raise RuleFileError(path, 0, unexpected(error)) from error
 
 
 def _line_of(text: str, keys: Iterable[str]) -> int:
