@@ -119,6 +119,7 @@ def take_folder(folder: Path) -> int:
     except OSError as error:
         raise SpoolError(f"cannot use {folder} for the spool: {error}") from error
     try:
+        os.fchmod(lock, 0o600)  # whoever may read it could hold it
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
