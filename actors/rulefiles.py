@@ -17,10 +17,11 @@ import structlog
 import trio
 
 from actors import rulebook
+from actors.detection.builtin import NAMES
 from actors.detection.rulefile import RuleFileError
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
-from actors.rulebook import Found, Reader, RuleBook, RulesSettings
+from actors.rulebook import BUILT_IN, Found, Reader, RuleBook, RulesSettings
 from actors.runtime import Actor
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -92,6 +93,7 @@ class RuleFiles:
             for each in self._book.unusable:
                 log.warning("rule is left out", rule=each.id, why=str(each))
             self._tell_of_unread()
+            _tell_of_replaced(self._book)
         return self._book
 
     def _tell_of_unread(self) -> None:
@@ -141,6 +143,7 @@ class RuleFiles:
             return None
         self._book = book
         log.info("rules have changed", active=sum(row.status == "active" for row in book.rows))
+        _tell_of_replaced(book, before)
         return book
 
     def _refuse(self, reasons: list[str]) -> None:
@@ -174,6 +177,19 @@ def _with_last_good(new: Found, before: Found, held: Container[str]) -> Found:
             *(each for each in before.tunings if each[1] in held),
         ],
     )
+
+
+def _tell_of_replaced(book: RuleBook, before: RuleBook | None = None) -> None:
+    """Say which built-in rules are not what was shipped: whoever may write a file may do that."""
+    known = () if before is None else before.rows
+    for row in book.rows:
+        if row.id in NAMES and row.file != BUILT_IN and row not in known:
+            log.warning(
+                "a file takes the place of a built-in rule",
+                rule=row.id,
+                file=row.file,
+                status=row.status,
+            )
 
 
 class RuleWatcher(Actor):

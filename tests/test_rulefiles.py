@@ -149,3 +149,25 @@ def test_sigma_files_that_an_agent_does_not_read_are_not_passed_over_in_silence(
             tmp_path, readers={**READERS, ".yml": lambda _: Found(), ".yaml": lambda _: Found()}
         )
     assert said == []
+
+
+def test_a_file_that_disables_a_built_in_rule_is_named_in_a_warning(tmp_path: Path) -> None:
+    write(tmp_path, "own.toml", RULE.format("own", "low"))
+    with structlog.testing.capture_logs() as logs:
+        files = watched(tmp_path)
+    assert not [line for line in logs if line["log_level"] == "warning"]
+    off = write(tmp_path, "off.toml", RULE.format(NAMES[0], "low") + 'status = "disabled"\n')
+    with structlog.testing.capture_logs() as logs:
+        assert files.changed()
+        assert files.changed() is None
+    expected = {
+        "event": "a file takes the place of a built-in rule",
+        "log_level": "warning",
+        "rule": NAMES[0],
+        "file": str(off),
+        "status": "disabled",
+    }
+    assert logs[1:] == [expected]
+    with structlog.testing.capture_logs() as logs:
+        watched(tmp_path)
+    assert logs == [expected]
