@@ -116,6 +116,8 @@ def rule_detail(template: str, seen: Observation) -> str:
         "launcher": "an unknown program" if seen.launcher is None else _called(seen.launcher),
         "initiator": "an unknown program" if seen.initiator is None else _called(seen.initiator),
         "through": _through(seen),
+        "peer": _contact(seen, "peer"),
+        "listens": _contact(seen, "listens"),
         "target": _word(event_text(event)),
         "note": seen.note,
         "arguments": _word(" ".join(event.argv)) if isinstance(event, ExecEvent) else "",
@@ -137,6 +139,10 @@ def sequence_detail(links: Chain) -> str:
 
 def _called(program: Program) -> str:
     return _word(program.key) or "an unnamed program"
+
+
+def _contact(seen: Observation, name: str) -> str:
+    return "" if seen.contact is None else _word(getattr(seen.contact, name))
 
 
 def _through(seen: Observation) -> str:
