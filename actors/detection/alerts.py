@@ -7,6 +7,8 @@ from string import Template
 
 import msgspec
 
+from actors.detection.complaints import did_you_mean
+from actors.detection.conditions import RuleError
 from actors.detection.correlator import Chain
 from actors.detection.events import (
     ConnectEvent,
@@ -102,6 +104,25 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
                 return f"unix:{event.path}"
             host = f"[{event.dest_ip}]" if ":" in event.dest_ip else event.dest_ip
             return f"{host}:{event.dest_port}"
+
+
+DETAIL_WORDS = ("program", "launcher", "target", "arguments", "note", "outcome", "claimed")
+"""What a rule's sentence may be filled in with."""
+
+
+def check_detail(template: str) -> None:
+    """Refuse a rule's sentence that asks for a word that is not there.
+
+    Raises:
+        RuleError: Such a word.
+    """
+    for word in Template(template).get_identifiers():
+        if word not in DETAIL_WORDS:
+            known = ", ".join(f"${each}" for each in DETAIL_WORDS)
+            raise RuleError(
+                f"detail: there is no ${word}, only {known}{did_you_mean(word, DETAIL_WORDS)};"
+                " a dollar sign itself is $$"
+            )
 
 
 def rule_detail(template: str, seen: Observation) -> str:
