@@ -54,7 +54,7 @@ SIZE_MAX_BYTES = 1 << 20
 _TESTS_MAX = 200
 _EXECUTABLES = ("exe", "parent.exe", "launcher.exe")
 _WHOLE_PATHS = ("equals", "startswith", "glob")
-_MANY_VALUED = ("argv", "program", "launcher", "access")
+_MANY_VALUED = ("argv", "program", "launcher", "initiator", "lineage", "access")
 _FILTERS = FilterSettings(correlator_max_events=10_000)
 """Whose lists are there whatever is in them; how long a sequence may be is told later."""
 _DEEP_KEY = re.compile(r"(?<![\w\"'.-])(?:[\w\"'-]++[ \t]*+\.[ \t]*+){64}")
