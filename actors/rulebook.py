@@ -23,7 +23,7 @@ from actors.detection.builtin import builtin_rules
 from actors.detection.conditions import RuleError
 from actors.detection.events import LEVELS, Level
 from actors.detection.quality import check_rule
-from actors.detection.rulefile import SIZE_MAX_BYTES, RuleFileError, parse_rule
+from actors.detection.rulefile import SIZE_MAX_BYTES, RuleFileError, parse_rule, unexpected
 from actors.detection.rules import AnyRule, Rule
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
@@ -152,6 +152,8 @@ def read_compiled(paths: Sequence[Path]) -> Found:
             unusable.append(Unusable(str(path), error.line, error.reason))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             unusable.append(Unusable(str(path), 0, f"not compiled rules: {error}"))
+        except Exception as error:  # noqa: BLE001 - whatever a file holds is that file's problem
+            unusable.append(Unusable(str(path), 0, unexpected(error)))
     return Found(rules, unusable)
 
 
@@ -186,6 +188,27 @@ def find_files(paths: Iterable[Path], suffixes: Iterable[str]) -> list[Path]:
     return found
 
 
+def passed_over(paths: Iterable[Path], suffixes: Iterable[str]) -> list[Path]:
+    """The files in folders that `find_files` leaves out for the ends of their names, in order.
+
+    Raises:
+        RuleFileError: A folder cannot be read.
+    """
+    wanted = set(suffixes)
+    try:
+        return sorted(
+            Path(each)
+            for path in paths
+            if path.is_dir()
+            for each in _beneath(path)
+            if not each.name.startswith(".")
+            and Path(each).suffix not in wanted
+            and not _is_folder(each)
+        )
+    except OSError as error:
+        raise RuleFileError(str(error.filename), 0, f"cannot be read: {error.strerror}") from error
+
+
 def _beneath(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Everything in a folder and the folders in it, linked ones too, each folder once.
 
@@ -206,7 +229,14 @@ def _beneath(folder: Path) -> Iterator[os.DirEntry[str]]:
                 raise
             continue
         yield from entries
-        waiting += (each.path for each in entries if each.is_dir())
+        waiting += (each.path for each in entries if _is_folder(each))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def read_files(paths: Sequence[Path], readers: Mapping[str, Reader]) -> Found:
@@ -224,30 +254,15 @@ def read_files(paths: Sequence[Path], readers: Mapping[str, Reader]) -> Found:
     return Found(rules, unusable, tunings)
 
 
-def load(
-    settings: RulesSettings,
-    filters: FilterSettings,
-    *,
-    folder: Path | None,
-    today: str,
-    readers: Mapping[str, Reader] = READERS,
-) -> RuleBook:
-    """Read and compile the rules in force.
-
-    Args:
-        settings: which are.
-        filters: the lists they name.
-        folder: of the rule files; None or a folder that is not there: the built-in rules alone.
-        today: the date as text, to leave out exclusions that have expired.
-        readers: by the suffix of a file's name.
+def read_folder(folder: Path | None, readers: Mapping[str, Reader]) -> Found:
+    """Read the rule files of a folder, if it is there.
 
     Raises:
         RuleFileError: the folder cannot be used at all.
     """
-    found = Found()
-    if _is_there(folder):
-        found = read_files(find_files([folder], readers), readers)
-    return assemble(found, settings, filters, today=today)
+    if not _is_there(folder):
+        return Found()
+    return read_files(find_files([folder], readers), readers)
 
 
 def assemble(
@@ -258,14 +273,19 @@ def assemble(
     today: str,
     built_in: bool = True,
 ) -> RuleBook:
-    """Put what was read and the built-in rules together; refuse what cannot be used."""
+    """Put what was read and the built-in rules together; refuse what cannot be used.
+
+    Args:
+        found: what was read.
+        settings: which rules are in force.
+        filters: the lists they name.
+        today: the date as text, to leave out exclusions that have expired.
+        built_in: with the built-in rules.
+    """
     own, unusable = _distinct(found)
     good: list[tuple[AnyRule, str]] = []
     for rule, file in sorted(own, key=lambda each: each[0].id):
-        try:
-            check_rule(rule, filters)
-        except RuleError as error:
-            why = str(error).removeprefix(f"{rule.id}: ")
+        if why := _why_unusable(rule, filters):
             unusable.append(Unusable(file, 0, why, rule.id, rule.title))
         else:
             good.append((rule, file))
@@ -278,12 +298,9 @@ def assemble(
     for rule, file in (*(shipped if built_in else ()), *good):
         mine = tunings.get(rule.id, ())
         current = without_expired(tuned(rule, mine), today)
-        try:
-            if mine:
-                check_rule(current, filters)
-        except RuleError as error:
+        if mine and (why := _why_unusable(current, filters)):
             names = ", ".join(each.name for each in mine)
-            why = f"is not tuned by {names}: {str(error).removeprefix(f'{rule.id}: ')}"
+            why = f"is not tuned by {names}: {why}"
             unusable.append(Unusable(file, 0, why, rule.id, rule.title))
             current = without_expired(rule, today)
         reason = _why_disabled(current, settings)
@@ -319,6 +336,18 @@ def fingerprint(
             continue
         seen.append((str(path), status.st_ino, status.st_mtime_ns, status.st_size))
     return tuple(seen)
+
+
+def _why_unusable(rule: AnyRule, filters: FilterSettings) -> str:
+    """Why a rule cannot be in force; empty if it can."""
+    try:
+        check_rule(rule, filters)
+        msgspec.json.encode(rule)
+    except RuleError as error:
+        return str(error).removeprefix(f"{rule.id}: ")
+    except Exception as error:  # noqa: BLE001 - whatever a file holds is that file's problem
+        return unexpected(error)
+    return ""
 
 
 def _without_rules(tunings: Iterable[tuple[Tuning, str]], known: Iterable[str]) -> list[Row]:

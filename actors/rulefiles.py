@@ -1,14 +1,15 @@
 """Rule files under watch: the last good set of rules, exchanged when the files change.
 
-What is wrong with a file at the start is said and left out. What is wrong after a change is said
-too, and the set of before stays in force whole: half of an edit must not become the policy.
+What is wrong with a file at the start is said and left out. What is wrong with it after a change is
+said too, and what the file had in force before stays; the other files are taken up.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,11 @@ import structlog
 import trio
 
 from actors import rulebook
+from actors.detection.builtin import NAMES
 from actors.detection.rulefile import RuleFileError
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
-from actors.rulebook import Reader, RuleBook, RulesSettings
+from actors.rulebook import BUILT_IN, Found, Reader, RuleBook, RulesSettings
 from actors.runtime import Actor
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -69,9 +71,13 @@ class RuleFiles:
         self._date = date
         self._seen: object = None
         self._book: RuleBook | None = None
+        self._found = Found()
+        """What the rules in force were read from."""
+        self._held: set[str] = set()
+        """Files that are wrong since a change: what they had in force stays."""
         self._had_files = False
         self.refused = 0
-        """Changes that were not taken up."""
+        """Changes with files that were not taken up."""
 
     @property
     def book(self) -> RuleBook:
@@ -82,10 +88,12 @@ class RuleFiles:
         """
         if self._book is None:
             self._seen = self._look()
-            self._book = self._load()
+            self._found = rulebook.read_folder(self.folder, self._readers)
+            self._book = self._assembled(self._found)
             for each in self._book.unusable:
                 log.warning("rule is left out", rule=each.id, why=str(each))
             self._tell_of_unread()
+            _tell_of_replaced(self._book)
         return self._book
 
     def _tell_of_unread(self) -> None:
@@ -106,33 +114,42 @@ class RuleFiles:
         return dict(Counter(row.status for row in rows))
 
     def changed(self) -> RuleBook | None:
-        """Look at the files; the new book if they changed and all of them can be used."""
+        """Look at the files; the new book if the rules in force have changed."""
         try:
             seen = self._look()
             if self._book is None or seen == self._seen:
                 return None
             before, self._seen = self._book, seen
-            book = self._load()
+            found = rulebook.read_folder(self.folder, self._readers)
         except RuleFileError as error:
             if self._seen != str(error):  # said once
                 self._refuse([str(error)])
             self._seen = str(error)
             return None
+        book = self._assembled(found)
         known = {str(each) for each in before.unusable}
-        wrong = [
-            str(each) for each in book.unusable if not each.unsupported and str(each) not in known
-        ]
-        if wrong:
-            self._refuse(wrong)
+        wrong = [each for each in book.unusable if not each.unsupported]
+        new = [str(each) for each in wrong if str(each) not in known]
+        if new:
+            self._refuse(new)
+        self._held = {
+            each.file for each in wrong if str(each) not in known or each.file in self._held
+        }
+        self._found = _with_last_good(found, self._found, self._held)
+        if self._held:
+            book = replace(self._assembled(self._found), unusable=book.unusable)
+        if book.digest() == before.digest():
+            self._book = replace(book, rules=before.rules)
             return None
         self._book = book
         log.info("rules have changed", active=sum(row.status == "active" for row in book.rows))
+        _tell_of_replaced(book, before)
         return book
 
     def _refuse(self, reasons: list[str]) -> None:
         self.refused += 1
         for why in reasons:
-            log.error("changed rules are not taken up; the last good ones stay", why=why)
+            log.error("a changed rule file is not taken up; what it had in force stays", why=why)
 
     def _look(self) -> object:
         files = rulebook.fingerprint(self.folder, self._readers)
@@ -143,14 +160,36 @@ class RuleFiles:
         # With the date: an exclusion expires although no file changes.
         return self._date(), files
 
-    def _load(self) -> RuleBook:
-        return rulebook.load(
-            self.settings,
-            self._filters,
-            folder=self.folder,
-            today=self._date(),
-            readers=self._readers,
-        )
+    def _assembled(self, found: Found) -> RuleBook:
+        return rulebook.assemble(found, self.settings, self._filters, today=self._date())
+
+
+def _with_last_good(new: Found, before: Found, held: Container[str]) -> Found:
+    """What was read, but of some files what was read before."""
+    return Found(
+        rules=[
+            *(each for each in new.rules if each[1] not in held),
+            *(each for each in before.rules if each[1] in held),
+        ],
+        unusable=new.unusable,
+        tunings=[
+            *(each for each in new.tunings if each[1] not in held),
+            *(each for each in before.tunings if each[1] in held),
+        ],
+    )
+
+
+def _tell_of_replaced(book: RuleBook, before: RuleBook | None = None) -> None:
+    """Say which built-in rules are not what was shipped: whoever may write a file may do that."""
+    known = () if before is None else before.rows
+    for row in book.rows:
+        if row.id in NAMES and row.file != BUILT_IN and row not in known:
+            log.warning(
+                "a file takes the place of a built-in rule",
+                rule=row.id,
+                file=row.file,
+                status=row.status,
+            )
 
 
 class RuleWatcher(Actor):

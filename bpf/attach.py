@@ -66,6 +66,8 @@ class Attached:
     """The folder of the pins in bpffs; None where nothing could be pinned."""
     others: tuple[str, ...] = ()
     """Folders that other agents have left."""
+    bpffs: str = ""
+    """What was done about a bpffs that other users could write, for people."""
 
     @property
     def taken_over(self) -> bool:

@@ -192,14 +192,15 @@ def fulfil(order: dict[str, Any], bpffs: int | None, probes: Probes | None) -> A
     message: dict[str, Any] = {"cpus": possible_cpus(), "load_id": os.urandom(8).hex()}
     folder, why = None, order["no_bpffs"]
     if bpffs is not None:
+        message["bpffs"] = pins.close_to_others(bpffs)
         try:
             folder = pins.Folder(bpffs, order["agent_id"])
+            message["others"] = folder.others(order["owner"][0])
         except OSError as error:
-            why = str(error)
+            folder, why = None, str(error)
     if folder is None:
         message.update(gap="no bpffs", detail=why)
         return message, attach(probes or load_probes())
-    message["others"] = folder.others()
     try:
         held, message["load_id"] = folder.take_up(digest)
     except PinsError as error:

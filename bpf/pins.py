@@ -30,6 +30,7 @@ from urllib.parse import quote
 from bpf import syscalls
 from bpf.errors import PinsError
 from bpf.records import RINGS
+from bpf.removal import FOLDER_FLAGS, empty, is_at, make_ours, remove_all
 from bpf.source import HELD
 
 BPFFS = Path("/sys/fs/bpf")
@@ -41,7 +42,8 @@ _IDENTITY_BYTES = 4096
 _BPF_FS_MAGIC = 0xCAFE4A11
 _MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 _NAME_MAX_BYTES = 255
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_TO_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_MAX = 16
 
 
 def folder_name(agent_id: str) -> str:
@@ -70,7 +72,7 @@ def open_bpffs(*, mount: bool) -> int:
     Raises:
         OSError: there is none and none could be mounted.
     """
-    folder = os.open(BPFFS, _FOLDER_FLAGS)
+    folder = os.open(BPFFS, FOLDER_FLAGS)
     if is_bpffs(folder):
         return folder
     os.close(folder)
@@ -81,13 +83,17 @@ def open_bpffs(*, mount: bool) -> int:
     if libc.mount(b"bpf", path, b"bpf", _MS_NOSUID_NODEV_NOEXEC, b"mode=0700"):
         why = os.strerror(ctypes.get_errno())
         raise OSError(ctypes.get_errno(), f"bpffs cannot be mounted on {BPFFS}: {why}")
-    return os.open(BPFFS, _FOLDER_FLAGS)
+    return os.open(BPFFS, FOLDER_FLAGS)
 
 
 def any_left() -> bool:
     """Whether some agent has left pins here."""
     with suppress(OSError):
-        return any((BPFFS / PARENT).iterdir())
+        folder = os.open(BPFFS / PARENT, FOLDER_FLAGS)
+        try:
+            return bool(_names(folder))
+        finally:
+            os.close(folder)
     return False
 
 
@@ -112,9 +118,23 @@ class Folder:
             os.close(self._parent)
             raise
 
-    def others(self) -> list[str]:
-        """Folders of other agents."""
-        return sorted({*_names(self._parent)} - {self._name})
+    def others(self, owner: int) -> list[str]:
+        """Folders of other agents, at most 16; what other users have put beside them is removed.
+
+        Args:
+            owner: the user that an agent gives its folder to.
+
+        Raises:
+            OSError: something cannot be removed.
+        """
+        found = []
+        for name in _names(self._parent):
+            status = os.stat(name, dir_fd=self._parent, follow_symlinks=False)
+            if status.st_uid not in {0, owner}:
+                remove_all(name, self._parent)
+            elif name != self._name:
+                found.append(name)
+        return found[:_OTHERS_MAX]
 
     def take_up(self, digest: str) -> tuple[dict[str, int], str]:
         """Descriptors of everything pinned here, by name, and the load's id.
@@ -213,25 +233,39 @@ class Folder:
         return f"/proc/self/fd/{self.descriptor}/{name}"
 
 
+def close_to_others(bpffs: int) -> str:
+    """Let only its owner make names in bpffs, which whoever mounts it may leave open to all.
+
+    Returns:
+        What that was about, for people; empty where there was nothing to do.
+    """
+    mode = os.fstat(bpffs).st_mode
+    if not mode & _OPEN_TO_OTHERS:
+        return ""
+    said = f"any user could make names in {BPFFS} (mode {stat.S_IMODE(mode):o})"
+    try:
+        os.fchmod(bpffs, stat.S_IMODE(mode) & ~_OPEN_TO_OTHERS)
+    except OSError as error:
+        return f"{said}, and still can: {error.strerror}"
+    return f"{said}; from now on only its owner can"
+
+
 def _seize(name: str, parent: int, *, create: bool) -> int:
     """A folder that is root's alone from now on, and is what its name stands for."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=parent)
     if create:
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent)
     with ExitStack() as opened:
-        folder = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+        folder = os.open(name, FOLDER_FLAGS, dir_fd=parent)
         opened.callback(os.close, folder)
-        os.fchown(folder, 0, 0)
-        os.fchmod(folder, 0o700)
-        if not _is_at(name, parent, folder):
-            raise OSError(errno.EBUSY, f"somebody is moving {name} about")
+        make_ours(folder)
+        if not is_at(name, parent, folder):
+            raise OSError(errno.EBUSY, f"{name} is another folder now: a process moves it about")
         opened.pop_all()
     return folder
-
-
-def _is_at(name: str, parent: int, folder: int) -> bool:
-    found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    return os.path.samestat(found, os.fstat(folder))
 
 
 def _names(folder: int) -> list[str]:
@@ -244,21 +278,6 @@ def close_all(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
-def empty(folder: int) -> list[str]:
-    """Remove what is in a folder; its names.
-
-    Raises:
-        OSError: something cannot be removed.
-    """
-    names = _names(folder)
-    for name in names:
-        try:
-            os.unlink(name, dir_fd=folder)
-        except IsADirectoryError:  # none of ours; one level is as deep as anybody need go
-            os.rmdir(name, dir_fd=folder)
-    return names
-
-
 def remove(folder: int) -> list[str]:
     """Remove an agent's folder with what is in it; the names that were. Needs no privilege.
 
@@ -269,12 +288,12 @@ def remove(folder: int) -> list[str]:
     """
     names = empty(folder)
     with suppress(OSError), ExitStack() as opened:
-        parent = os.open("..", _FOLDER_FLAGS, dir_fd=folder)
+        parent = os.open("..", FOLDER_FLAGS, dir_fd=folder)
         opened.callback(os.close, parent)
         for name in _names(parent):
-            if _is_at(name, parent, folder):
+            if is_at(name, parent, folder):
                 os.rmdir(name, dir_fd=parent)
-        above = os.open("..", _FOLDER_FLAGS, dir_fd=parent)
+        above = os.open("..", FOLDER_FLAGS, dir_fd=parent)
         opened.callback(os.close, above)
         os.rmdir(PARENT, dir_fd=above)
     return names
@@ -290,6 +309,7 @@ def detach(agent_id: str) -> list[str]:
         bpffs = open_bpffs(mount=False)
     except OSError:  # no bpffs, no pins
         return []
+    close_to_others(bpffs)
     try:
         folder = Folder(bpffs, agent_id, create=False)
     except FileNotFoundError:

@@ -105,6 +105,10 @@ class MetricsServer(Actor):
         if scope["type"] == "lifespan":
             await _live(receive, send)
             return
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})  # before it is accepted: 403
+            return
         status, kind, body = self._answer(scope.get("path", ""))
         await send(
             {

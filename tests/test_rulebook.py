@@ -31,8 +31,8 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def load(folder: Path | None, *, today: str = DAY, **chosen: Any) -> RuleBook:
-    settings = RulesSettings(**chosen)
-    return rulebook.load(settings, FilterSettings(), folder=folder, today=today)
+    found = rulebook.read_folder(folder, rulebook.READERS)
+    return rulebook.assemble(found, RulesSettings(**chosen), FilterSettings(), today=today)
 
 
 def active(book: RuleBook) -> list[str]:

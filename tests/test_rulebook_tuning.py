@@ -25,7 +25,8 @@ match = { uid = 7 }
 def book(folder: Path, **files: str) -> RuleBook:
     for name, text in files.items():
         (folder / f"{name}.toml").write_text(text)
-    return rulebook.load(RulesSettings(), FilterSettings(), folder=folder, today="2026-11-25")
+    found = rulebook.read_folder(folder, rulebook.READERS)
+    return rulebook.assemble(found, RulesSettings(), FilterSettings(), today="2026-11-25")
 
 
 def test_tuning_is_applied_and_noted(tmp_path: Path) -> None:

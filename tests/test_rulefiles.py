@@ -38,17 +38,33 @@ def test_changes_are_taken_up_once(tmp_path: Path) -> None:
     assert own(files.changed()) == []
 
 
-def test_a_bad_change_leaves_the_last_good_set_in_force(tmp_path: Path) -> None:
+def test_a_bad_change_costs_its_own_file_and_leaves_what_that_had_in_force(tmp_path: Path) -> None:
     write(tmp_path, "a.toml", RULE.format("a", "low"))
     files = watched(tmp_path)
     write(tmp_path, "b.toml", RULE.format("b", "low"))
     write(tmp_path, "a.toml", "broken")
-    assert files.changed() is None
+    assert own(files.changed()) == ["a", "b"]
     assert files.changed() is None
     assert files.refused == 1
-    assert own(files.book) == ["a"]
+    assert [each.file for each in files.book.unusable] == [str(tmp_path / "a.toml")]
+    write(tmp_path, "c.toml", RULE.format("c", "low"))
+    assert own(files.changed()) == ["a", "b", "c"]
+    assert files.refused == 1
+    write(tmp_path, "a.toml", RULE.format("d", "low"))
+    assert own(files.changed()) == ["b", "c", "d"]
+    assert files.book.unusable == []
+
+
+def test_a_bad_change_alone_changes_nothing(tmp_path: Path) -> None:
     write(tmp_path, "a.toml", RULE.format("a", "low"))
-    assert own(files.changed()) == ["a", "b"]
+    files = watched(tmp_path)
+    rules = files.book.rules
+    write(tmp_path, "a.toml", "broken")
+    assert files.changed() is None
+    assert files.refused == 1
+    assert files.book.rules is rules
+    (tmp_path / "a.toml").unlink()
+    assert own(files.changed()) == []
 
 
 def test_what_was_quarantined_at_the_start_stops_no_change(tmp_path: Path) -> None:
@@ -133,3 +149,25 @@ def test_sigma_files_that_an_agent_does_not_read_are_not_passed_over_in_silence(
             tmp_path, readers={**READERS, ".yml": lambda _: Found(), ".yaml": lambda _: Found()}
         )
     assert said == []
+
+
+def test_a_file_that_disables_a_built_in_rule_is_named_in_a_warning(tmp_path: Path) -> None:
+    write(tmp_path, "own.toml", RULE.format("own", "low"))
+    with structlog.testing.capture_logs() as logs:
+        files = watched(tmp_path)
+    assert not [line for line in logs if line["log_level"] == "warning"]
+    off = write(tmp_path, "off.toml", RULE.format(NAMES[0], "low") + 'status = "disabled"\n')
+    with structlog.testing.capture_logs() as logs:
+        assert files.changed()
+        assert files.changed() is None
+    expected = {
+        "event": "a file takes the place of a built-in rule",
+        "log_level": "warning",
+        "rule": NAMES[0],
+        "file": str(off),
+        "status": "disabled",
+    }
+    assert logs[1:] == [expected]
+    with structlog.testing.capture_logs() as logs:
+        watched(tmp_path)
+    assert logs == [expected]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -14,7 +13,7 @@ import structlog
 import trio
 
 from actors import notify, stdio
-from actors.agent import memory, privileges, publishing, witness
+from actors.agent import lock, memory, privileges, publishing, witness
 from actors.agent.console import Output, Stream
 from actors.agent.enrich import Enricher, Users, host_devices
 from actors.agent.exits import ExitCode, StartError, start_error
@@ -36,8 +35,8 @@ from bpf.attach import Attached, Loading, Order
 from bpf.errors import BpfError
 from transport import crossing
 from transport.errors import TransportError
+from transport.spool_errors import SpoolError
 
-LOCK = Path("/run/lavender-agent/lock")
 WATCHING = "Lavender is watching. Ctrl+C to stop"
 _TOPOLOGY = "agent"
 UNREMARKABLE_GAPS = ("no pins", "no bpffs")
@@ -191,6 +190,8 @@ def _tell_of_start(attached: Attached) -> None:
         )
     if attached.folder is None:
         log.warning("nothing is pinned: a crash would lose events", why=attached.detail)
+    if attached.bpffs:
+        log.warning("bpffs was open to others", why=attached.bpffs)
     if attached.others:
         log.warning("pins of other agents are left; --detach removes them", agents=attached.others)
 
@@ -201,30 +202,29 @@ def _detach(attached: Attached) -> None:
 
 
 def _lock() -> BinaryIO:
+    path = lock.LOCK
     try:
-        LOCK.parent.mkdir(mode=0o755, exist_ok=True)
-        file = LOCK.open("ab")
+        return os.fdopen(lock.take(path), "rb")
     except OSError as error:
         raise StartError(
             ExitCode.ALREADY_RUNNING,
-            f"cannot tell whether another agent runs: {LOCK}: {error.strerror}",
+            f"cannot tell whether another agent runs: {path}: {error.strerror}",
         ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
+    except lock.LockHeldError as error:
         raise StartError(
             ExitCode.ALREADY_RUNNING,
-            f"another Lavender agent runs on this machine (it holds {LOCK}); stop that one first",
+            f"another Lavender agent runs on this machine ({error}, holds {path}); "
+            "stop that one first",
         ) from error
-    return file
 
 
 def _open_recording(record: Path | None, stack: ExitStack) -> BinaryIO | None:
     if record is None:
         return None
     try:
-        file = stack.enter_context(record.open("wb", buffering=0))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = stack.enter_context(os.fdopen(os.open(record, flags, 0o600), "wb", buffering=0))
+        os.fchmod(file.fileno(), 0o600)
     except OSError as error:
         raise StartError(ExitCode.RECORDING, f"{record}: {error.strerror}") from error
     if not file.seekable():
@@ -245,7 +245,7 @@ def _prepare_publishing(settings: Settings) -> publishing.Prepared | None:
         return publishing.prepare(settings)
     except TransportError as error:
         raise StartError(ExitCode.CONFIG, str(error)) from error
-    except OSError as error:
+    except (OSError, SpoolError) as error:
         raise StartError(
             ExitCode.CONFIG,
             f"publish.spool = {settings.publish.spool}: cannot be used: {error}; name another "

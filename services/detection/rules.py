@@ -18,19 +18,23 @@ from services.detection.sigma.loading import load_files
 
 def read_sigma(paths: Sequence[Path]) -> Found:
     """Read Sigma files together: correlations name rules of other files."""
-    results = load_files(paths)
+    folders = [path for path in paths if path.is_dir()]
+    results = load_files(path for path in paths if path not in folders)
     return Found(
         rules=[(each.rule, each.path) for each in results.loaded],
         unusable=[
-            Unusable(
-                each.path,
-                each.line,
-                each.reason,
-                each.id,
-                each.title,
-                unsupported=each.kind == "unsupported",
-            )
-            for each in results.refusals
+            *(Unusable(str(path), 0, "is no file") for path in folders),
+            *(
+                Unusable(
+                    each.path,
+                    each.line,
+                    each.reason,
+                    each.id,
+                    each.title,
+                    unsupported=each.kind == "unsupported",
+                )
+                for each in results.refusals
+            ),
         ],
     )
 

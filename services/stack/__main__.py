@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import actors.entry
 from actors import config, logs, stdio
 from services import program
 from services.parts import PARTS
@@ -38,7 +39,9 @@ def _take_folder(data: Path) -> None:
     """
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(data / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.open(data / "stack.lock", flags, 0o600)
+        os.fchmod(lock, 0o600)  # whoever may read it could hold it
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise _FolderError(
@@ -83,12 +86,12 @@ def main(words: Sequence[str] | None = None) -> int:
             announce=announce,
         )
     except config.ConfigError as error:
-        program.say(str(error))
+        stdio.say(str(error))
         return program.CONFIG_ERROR
     except _FolderError as error:
-        program.say(str(error))
+        stdio.say(str(error))
         return BUSY
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    actors.entry.run(main)

@@ -4,35 +4,41 @@ from pathlib import Path
 
 import pytest
 
-from actors.agent import endpoint
+from actors.agent import endpoint, lock
 from actors.agent.exits import ExitCode, StartError, start_error
 from bpf.errors import BpfError, LoadError, MissingBcc, MissingBtf, UnsupportedKernel
 
 
 @pytest.fixture(autouse=True)
 def _own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(lock, "LOCK", tmp_path / "run" / "lock")
 
 
 def test_one_agent_at_a_time() -> None:
     with endpoint._lock(), pytest.raises(StartError, match="another Lavender agent") as caught:
         endpoint._lock()
     assert caught.value.code is ExitCode.ALREADY_RUNNING
+    assert f"process {os.getpid()}, user {os.geteuid()}" in str(caught.value)
     endpoint._lock().close()
-
-
-def test_the_folder_of_the_lock_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "LOCK", tmp_path / "none" / "lock")
-    endpoint._lock().close()
-    assert (tmp_path / "none").stat().st_mode & 0o777 == 0o755
 
 
 def test_a_lock_that_cannot_be_made_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "LOCK", tmp_path / "none" / "deeper" / "lock")
+    monkeypatch.setattr(lock, "LOCK", tmp_path / "none" / "deeper" / "lock")
     with pytest.raises(StartError, match="lock: No such file or directory"):
         endpoint._lock()
+
+
+def test_a_recording_is_for_its_owner_alone_and_no_link_is_followed(tmp_path: Path) -> None:
+    path, link = tmp_path / "events", tmp_path / "link"
+    path.touch(mode=0o644)
+    link.symlink_to(path)
+    with ExitStack() as stack:
+        endpoint._open_recording(path, stack)
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(StartError, match="symbolic link"):
+            endpoint._open_recording(link, stack)
 
 
 def test_a_recording_that_cannot_be_written_is_said(tmp_path: Path) -> None:

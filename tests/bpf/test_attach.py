@@ -117,11 +117,16 @@ def test_the_order_comes_with_a_descriptor_of_bpffs(
     assert not (tmp_path / "a").exists()
 
 
-def test_pins_that_cannot_be_removed_are_told(tmp_path: Path) -> None:
-    (tmp_path / "a" / "full" / "up").mkdir(parents=True)
-    folder = os.open(tmp_path / "a", os.O_RDONLY)
+def test_pins_that_cannot_be_removed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: int) -> list[str]:
+        raise OSError(f"no room in {folder}")
+
+    monkeypatch.setattr("bpf.pins.remove", refuse)
+    folder = os.open(tmp_path, os.O_RDONLY)
     (why,) = Attached({}, 1, folder=folder).detach()
-    assert "full" in why
+    assert "no room" in why
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(folder)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.agent.endpoint import LOCK
+from actors.agent.lock import LOCK
 from tests.compose.engine import ROOT, Engine
 from tests.services.postgres import free_port
 

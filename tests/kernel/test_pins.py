@@ -176,16 +176,66 @@ def test_the_folder_is_taken_from_whoever_had_it(made: dict[str, int], place: Pa
     folder.close()
 
 
+def plant_a_link(place: Path) -> None:
+    place.symlink_to("/etc")
+
+
+def plant_levels(place: Path) -> None:
+    for name in ("x", "removing", "y" * 64):
+        (place / name / "x/y/z").mkdir(parents=True)
+        (place / name / "x/y/link").symlink_to("/etc")
+    (place / "x/x/y").chmod(0)
+
+
+def plant_depth(place: Path) -> None:
+    place.mkdir()
+    here = os.open(place, os.O_RDONLY)
+    for _ in range(3000):  # deeper than a path can name, and than there are descriptors
+        os.mkdir("x", dir_fd=here)
+        below = os.open("x", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
 @pytest.mark.parametrize("level", ["parent", "folder"])
-def test_a_link_in_the_place_of_the_folder_is_not_followed(
-    bpffs: Path, place: Path, tmp_path: Path, level: str
+@pytest.mark.parametrize("plant", [plant_a_link, plant_levels, plant_depth])
+def test_what_a_user_has_planted_keeps_no_agent_from_pinning(
+    bpffs: Path, place: Path, plant: Callable[[Path], None], level: str
 ) -> None:
-    (tmp_path / "elsewhere").mkdir()
     target = bpffs / pins.PARENT if level == "parent" else place
-    target.parent.mkdir(exist_ok=True)
-    target.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(NotADirectoryError):
-        opened()
+    child = os.fork()
+    if not child:
+        os.chdir(bpffs)
+        os.setresgid(NOBODY - 1, NOBODY - 1, NOBODY - 1)
+        os.setresuid(NOBODY - 1, NOBODY - 1, NOBODY - 1)
+        try:
+            reached = target.relative_to(bpffs)
+            reached.parent.mkdir(exist_ok=True)
+            plant(reached)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    before = os.stat("/etc").st_mtime_ns  # noqa: PTH116 - not the link's
+    folder = opened()
+    assert folder.others(NOBODY) == []
+    objects = {name: syscalls.sealed_map(name, b"123") for name in sorted(NAMES)}
+    folder.fill(objects, digest=DIGEST, load_id="0123456789abcdef")
+    folder.close()
+    assert sorted(each.name for each in place.iterdir()) == sorted({*NAMES, pins.IDENTITY})
+    assert [each.name for each in (bpffs / pins.PARENT).iterdir()] == [place.name]
+    assert os.stat("/etc").st_mtime_ns == before  # noqa: PTH116 - same
+    pins.close_all(objects.values())
+
+
+def test_a_bpffs_that_any_user_may_write_is_closed_and_that_is_said(bpffs: Path) -> None:
+    bpffs.chmod(0o1777)
+    root = pins.open_bpffs(mount=False)
+    assert "any user could make names" in pins.close_to_others(root)
+    assert bpffs.stat().st_mode & 0o7777 == 0o1755
+    assert pins.close_to_others(root) == ""
+    os.close(root)
 
 
 def test_a_new_set_replaces_what_was_there(made: dict[str, int], place: Path) -> None:
@@ -200,7 +250,7 @@ def test_other_agents_folders_are_listed(made: dict[str, int], place: Path) -> N
     assert made
     (place.parent / "another").mkdir()
     folder = opened()
-    assert folder.others() == ["another"]
+    assert folder.others(NOBODY) == ["another"]
     folder.close()
 
 

@@ -11,7 +11,7 @@ from sigma.correlations import SigmaCorrelationRule
 from actors.detection.rules import AnyRule, Rule
 from services.detection.sigma.correlations import Referred, references, sequence
 from services.detection.sigma.fields import View
-from services.detection.sigma.refusals import Invalid, Refused, Unsupported
+from services.detection.sigma.refusals import Invalid, Refused, Unsupported, unexpected
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +111,9 @@ def _resolve(draft: Draft, catalogue: _Catalogue) -> None:
         draft.rule = sequence(correlation, referred)
     except Refused as refused:
         draft.refused = refused
+        return
+    except Exception as error:  # noqa: BLE001 - whatever a file holds is that file's problem
+        draft.refused = unexpected(error)
         return
     draft.views = tuple(view for each in referred.values() for view in each.views)
     draft.notes = tuple(dict.fromkeys(note for each in targets.values() for note in each.notes))

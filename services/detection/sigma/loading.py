@@ -18,7 +18,7 @@ from services.detection.sigma.documents import Document
 from services.detection.sigma.joining import Draft, join
 from services.detection.sigma.metadata import description
 from services.detection.sigma.parsing import expressions, parsed, variants
-from services.detection.sigma.refusals import Invalid, Refusal, Refused
+from services.detection.sigma.refusals import Invalid, Refusal, Refused, unexpected
 
 _SHOWN_MAX = 256
 _EXPRESSIONS_MAX = 1000
@@ -95,6 +95,9 @@ def _drafts(text: str, path: str) -> Iterator[Draft]:
     except Refused as refused:
         yield Draft(path=path, line=1, refused=refused)
         return
+    except Exception as error:  # noqa: BLE001 - whatever a file holds is that file's problem
+        yield Draft(path=path, line=1, refused=unexpected(error, line=1))
+        return
     for document in found:
         draft = Draft(
             path=path,
@@ -107,6 +110,8 @@ def _drafts(text: str, path: str) -> Iterator[Draft]:
             _fill(draft, document)
         except Refused as refused:
             draft.refused = refused
+        except Exception as error:  # noqa: BLE001 - same
+            draft.refused = unexpected(error)
         yield draft
 
 

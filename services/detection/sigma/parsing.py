@@ -87,7 +87,7 @@ def _said(error: Exception, line: int) -> Refused:
 
 
 def _check(definition: Any, document: Document, name: str) -> None:
-    """Refuse modifiers that do not exist, and values that would become too many."""
+    """Refuse modifiers that do not exist, and values that it would stumble over."""
     for key, value in _keyed(definition):
         field, *modifiers = key.split("|")
         line = document.line_of("detection", name, field)
@@ -96,9 +96,13 @@ def _check(definition: Any, document: Document, name: str) -> None:
             raise Invalid(f"field {field}: there is no modifier {unknown}", line=line)
         if len(set(modifiers)) < len(modifiers):
             raise Invalid(f"field {field}: a modifier stands twice", line=line)
-        count = len(value) if isinstance(value, list) else 1
-        if count > VALUES_MAX:
-            raise Invalid(f"field {field}: {count:,} values, more than {VALUES_MAX:,}", line=line)
+        values = value if isinstance(value, list) else [value]
+        if len(values) > VALUES_MAX:
+            raise Invalid(
+                f"field {field}: {len(values):,} values, more than {VALUES_MAX:,}", line=line
+            )
+        if "re" in modifiers and not all(isinstance(value, str) for value in values):
+            raise Invalid(f"field {field}: a regular expression is text, in quotes", line=line)
 
 
 def expressions(document: Document) -> int:

@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from actors.detection import rulefile
+
 Kind: TypeAlias = Literal["unsupported", "invalid"]
 
 _REASON_MAX = 400
@@ -32,6 +34,11 @@ class Refused(Exception):  # noqa: N818 - what happened to the rule; the caller 
 
 class Invalid(Refused):
     """The document is broken."""
+
+
+def unexpected(error: Exception, *, line: int | None = None) -> Invalid:
+    """Return the refusal of a document at which a reader failed in a way that none foresaw."""
+    return Invalid(rulefile.unexpected(error), line=line)
 
 
 class Unsupported(Refused):

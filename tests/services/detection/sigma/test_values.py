@@ -227,7 +227,7 @@ def test_a_failed_exec_creates_no_process() -> None:
         ("ProcessId: one", "invalid", "never 'one'"),
         ("ProcessId|gt: 99999999999", "invalid", "never gt"),
         ("ProcessId|contains: '1'", "unsupported", "compared as a whole"),
-        ("ProcessId|re: 1", "unsupported", "compared as a whole"),
+        ("ProcessId|re: '1'", "unsupported", "compared as a whole"),
         ("Hashes|contains: abc", "unsupported", "field Hashes: Lavender hashes no files"),
         ("OriginalFileName: x", "unsupported", "field OriginalFileName: a Windows field"),
         ("Whatever: x", "unsupported", "field Whatever: Lavender's exec events have no such"),
