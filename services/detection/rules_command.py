@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from actors import rulebook, stdio
+from actors import rule_folders, rulebook, stdio
 from actors.detection import builtin
 from actors.detection.conditions import RuleError
 from actors.detection.events import AnyEvent
@@ -100,7 +100,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         unsupported = len(book.unusable) - len(wrong)
         lines += [
             f"{path}: not read: the name of a rule file ends in {', '.join(sorted(READERS))}"
-            for path in rulebook.passed_over(options.paths, READERS)
+            for path in rule_folders.passed_over(options.paths, READERS)
         ]
         lines.append(f"{good} rules are good, {unsupported} unsupported, {len(wrong)} wrong")
         _print("\n".join(lines))
