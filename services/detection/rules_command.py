@@ -102,9 +102,13 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         ]
         good = len(book.rows) - len(book.unusable)
         unsupported = len(book.unusable) - len(wrong)
+        lines += [
+            f"{path}: not read: the name of a rule file ends in {', '.join(sorted(READERS))}"
+            for path in rulebook.passed_over(options.paths, READERS)
+        ]
         lines.append(f"{good} rules are good, {unsupported} unsupported, {len(wrong)} wrong")
         _print("\n".join(lines))
-    return FAILED if wrong else 0
+    return FAILED if wrong or not book.rows else 0
 
 
 def _list(options: argparse.Namespace, settings: Settings) -> int:
