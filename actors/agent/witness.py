@@ -101,7 +101,7 @@ class Witness:
             "OPEN_EVENTS": self._note_opens,
         }
         self._processes: dict[int, _Process] = {}
-        self._ended: deque[tuple[int, Identity]] = deque()
+        self._ended: deque[tuple[int, Sequence[ExitEvent]]] = deque()
         self._exempt: set[Identity] = set()
         self._paths = set() if marks is None else set(marks.files.values())
         self._folders = frozenset() if marks is None else frozenset(marks.folders.values())
@@ -147,8 +147,7 @@ class Witness:
                 processes[event.pid] = (event.start_ns, event.uid, event.comm, event.time_ns)
 
     def _note_exits(self, events: Sequence[ExitEvent]) -> None:
-        now_ns = self._looked_ns
-        self._ended += [(now_ns, event.identity) for event in events]
+        self._ended.append((self._looked_ns, events))
 
     def _note_opens(self, events: Sequence[OpenEvent]) -> None:
         paths, folders = self._paths, self._folders
@@ -268,10 +267,10 @@ class Witness:
         for key in [key for key, time_ns in self._told.items() if time_ns < oldest_ns]:
             del self._told[key]
         while self._ended and self._ended[0][0] < oldest_ns:
-            _, (pid, start_ns) = self._ended.popleft()
-            self._exempt.discard((pid, start_ns))
-            if self._processes.get(pid, _UNKNOWN)[0] == start_ns:
-                self._processes.pop(pid, None)
+            for event in self._ended.popleft()[1]:
+                self._exempt.discard(event.identity)
+                if self._processes.get(event.pid, _UNKNOWN)[0] == event.start_ns:
+                    self._processes.pop(event.pid, None)
 
     # What comes of it
 
