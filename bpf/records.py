@@ -116,6 +116,18 @@ CONNECT = Layout(
         ("claimed_address", "u8x16"),
     ),
 )
+LISTEN = Layout(
+    "listen",
+    (
+        *_PROCESS,
+        ("family", "u16"),
+        ("port", "u16"),
+        ("marks", "u32"),
+        ("address", "u8x16"),
+        ("comm", "char16"),
+        ("socket", "u64"),
+    ),
+)
 EXEC = Layout(
     "exec",
     (
@@ -141,7 +153,7 @@ EXEC = Layout(
         ("standard_error", "u64"),
     ),
 )
-LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT)
+LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT, LISTEN)
 
 PROBES = tuple(layout.name for layout in LAYOUTS)
 """Names of the probes in the order of their counters."""
@@ -167,6 +179,7 @@ RINGS = (
     Ring("EXIT_EVENTS", "exit", 1 << 19),
     Ring("OPEN_EVENTS", "open", 1 << 22),
     Ring("CONN_EVENTS", "connect", 1 << 20),
+    Ring("LISTEN_EVENTS", "listen", 1 << 17),
 )
 
 # struct control, shared memory between agent and probes (bpf/control.py writes it).

@@ -27,6 +27,7 @@ DEFAULT_TOPOLOGY: dict[str, Any] = {
             "exit_reader": _reader("EXIT_EVENTS"),
             "open_reader": _reader("OPEN_EVENTS"),
             "conn_reader": _reader("CONN_EVENTS"),
+            "listen_reader": _reader("LISTEN_EVENTS"),
             "witness_reader": _reader("WITNESS_EVENTS"),
             "correlator": {
                 "kind": "correlator",

@@ -19,6 +19,7 @@ from actors.detection.events import (
     ExitEvent,
     ForkEvent,
     Identity,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -34,6 +35,7 @@ _RING_OF: dict[type, str] = {
     ExitEvent: "EXIT_EVENTS",
     OpenEvent: "OPEN_EVENTS",
     ConnectEvent: "CONN_EVENTS",
+    ListenEvent: "LISTEN_EVENTS",
 }
 
 _encode = msgspec.json.Encoder().encode

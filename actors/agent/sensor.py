@@ -191,6 +191,7 @@ class KernelSensor:
             "EXIT_EVENTS": (decode.decode_exits, ExitEvent),
             "OPEN_EVENTS": (decode.decode_opens, OpenEvent),
             "CONN_EVENTS": (decode.decode_connects, enricher.connect_event),
+            "LISTEN_EVENTS": (decode.decode_listens, enricher.listen_event),
         }
         self._witness = witness or Witness(None)
         self._witness.learn_seeds(self._first_seeds)

@@ -105,16 +105,17 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
 
 
 def rule_detail(template: str, seen: Observation) -> str:
-    """Fill in a rule's sentence.
+    """Fill in a rule's sentence; its words are those of `docs/RULES.md`.
 
-    The words are ``program launcher target arguments note outcome claimed``. A word that
-    is not among them stays as it is. A rule without a sentence has that of its event.
+    A word that is not among them stays as it is. A rule without a sentence has that of its event.
     """
     event = seen.event
     template = template or _SENTENCES[type(event)]
     facts = {
         "program": _called(seen.program),
         "launcher": "an unknown program" if seen.launcher is None else _called(seen.launcher),
+        "initiator": "an unknown program" if seen.initiator is None else _called(seen.initiator),
+        "through": _through(seen),
         "target": _word(event_text(event)),
         "note": seen.note,
         "arguments": _word(" ".join(event.argv)) if isinstance(event, ExecEvent) else "",
@@ -136,6 +137,12 @@ def sequence_detail(links: Chain) -> str:
 
 def _called(program: Program) -> str:
     return _word(program.key) or "an unnamed program"
+
+
+def _through(seen: Observation) -> str:
+    """Name the pass-through program between the initiator and the program, if there is one."""
+    launcher = seen.launcher
+    return "" if launcher is None or launcher is seen.initiator else f" through {_called(launcher)}"
 
 
 def _outcome(error: int) -> str:

@@ -50,7 +50,7 @@ from actors.detection.text import fold
 
 SIZE_MAX_BYTES = 1 << 20
 _TESTS_MAX = 200
-_MANY_VALUED = ("argv", "program", "launcher", "access")
+_MANY_VALUED = ("argv", "program", "launcher", "initiator", "lineage", "access")
 _FILTERS = FilterSettings(correlator_max_events=10_000)
 """Whose lists are there whatever is in them; how long a sequence may be is told later."""
 _DEEP_KEY = re.compile(r"(?<![\w\"'.-])(?:[\w\"'-]++[ \t]*+\.[ \t]*+){64}")
