@@ -102,7 +102,7 @@ class Witness:
         }
         self._processes: dict[int, _Process] = {}
         self._ended: deque[tuple[int, Identity]] = deque()
-        self._exempt: set[Identity] = set()
+        self._exempt: dict[Identity, int] = {}
         self._paths = set() if marks is None else set(marks.files.values())
         self._folders = frozenset() if marks is None else frozenset(marks.folders.values())
         self._passed_over: set[bytes] = set()
@@ -158,10 +158,10 @@ class Witness:
                     times = self._opens.setdefault((event.pid, path), deque(maxlen=_OPENS_MAX))
                     times.append(event.time_ns)
 
-    def ignore(self, identity: Identity) -> None:
-        """The probes tell no more of this process, and neither do we."""
+    def ignore(self, event: ExecEvent) -> None:
+        """No opens of this process are delivered until its next exec, by the probes or by this."""
         if len(self._exempt) < _LEARNED_MAX:
-            self._exempt.add(identity)
+            self._exempt[event.identity] = event.time_ns
 
     # What the marks tell
 
@@ -237,7 +237,7 @@ class Witness:
                 break
             del self._waiting[key]
             process = self._processes.get(key[0], _UNKNOWN)
-            if (key[0], process[0]) in self._exempt:
+            if process[3] and self._exempt.get((key[0], process[0])) == process[3]:
                 self._count("filtered")
             elif self._is_told(key, look, exec_ns=process[3]):
                 self._count("suppressed")
@@ -269,7 +269,7 @@ class Witness:
             del self._told[key]
         while self._ended and self._ended[0][0] < oldest_ns:
             _, (pid, start_ns) = self._ended.popleft()
-            self._exempt.discard((pid, start_ns))
+            self._exempt.pop((pid, start_ns), None)
             if self._processes.get(pid, _UNKNOWN)[0] == start_ns:
                 self._processes.pop(pid, None)
 
