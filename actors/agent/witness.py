@@ -101,8 +101,13 @@ class Witness:
             "OPEN_EVENTS": self._note_opens,
         }
         self._processes: dict[int, _Process] = {}
+<<<<<<< HEAD
         self._ended: deque[tuple[int, Sequence[ExitEvent]]] = deque()
         self._exempt: set[Identity] = set()
+=======
+        self._ended: deque[tuple[int, Identity]] = deque()
+        self._exempt: dict[Identity, int] = {}
+>>>>>>> main
         self._paths = set() if marks is None else set(marks.files.values())
         self._folders = frozenset() if marks is None else frozenset(marks.folders.values())
         self._passed_over: set[bytes] = set()
@@ -157,10 +162,10 @@ class Witness:
                     times = self._opens.setdefault((event.pid, path), deque(maxlen=_OPENS_MAX))
                     times.append(event.time_ns)
 
-    def ignore(self, identity: Identity) -> None:
-        """The probes tell no more of this process, and neither do we."""
+    def ignore(self, event: ExecEvent) -> None:
+        """No opens of this process are delivered until its next exec, by the probes or by this."""
         if len(self._exempt) < _LEARNED_MAX:
-            self._exempt.add(identity)
+            self._exempt[event.identity] = event.time_ns
 
     # What the marks tell
 
@@ -236,7 +241,7 @@ class Witness:
                 break
             del self._waiting[key]
             process = self._processes.get(key[0], _UNKNOWN)
-            if (key[0], process[0]) in self._exempt:
+            if process[3] and self._exempt.get((key[0], process[0])) == process[3]:
                 self._count("filtered")
             elif self._is_told(key, look, exec_ns=process[3]):
                 self._count("suppressed")
@@ -267,10 +272,17 @@ class Witness:
         for key in [key for key, time_ns in self._told.items() if time_ns < oldest_ns]:
             del self._told[key]
         while self._ended and self._ended[0][0] < oldest_ns:
+<<<<<<< HEAD
             for event in self._ended.popleft()[1]:
                 self._exempt.discard(event.identity)
                 if self._processes.get(event.pid, _UNKNOWN)[0] == event.start_ns:
                     self._processes.pop(event.pid, None)
+=======
+            _, (pid, start_ns) = self._ended.popleft()
+            self._exempt.pop((pid, start_ns), None)
+            if self._processes.get(pid, _UNKNOWN)[0] == start_ns:
+                self._processes.pop(pid, None)
+>>>>>>> main
 
     # What comes of it
 
