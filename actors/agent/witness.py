@@ -101,13 +101,8 @@ class Witness:
             "OPEN_EVENTS": self._note_opens,
         }
         self._processes: dict[int, _Process] = {}
-<<<<<<< HEAD
         self._ended: deque[tuple[int, Sequence[ExitEvent]]] = deque()
-        self._exempt: set[Identity] = set()
-=======
-        self._ended: deque[tuple[int, Identity]] = deque()
         self._exempt: dict[Identity, int] = {}
->>>>>>> main
         self._paths = set() if marks is None else set(marks.files.values())
         self._folders = frozenset() if marks is None else frozenset(marks.folders.values())
         self._passed_over: set[bytes] = set()
@@ -241,7 +236,7 @@ class Witness:
                 break
             del self._waiting[key]
             process = self._processes.get(key[0], _UNKNOWN)
-            if process[3] and self._exempt.get((key[0], process[0])) == process[3]:
+            if self._is_exempt((key[0], process[0]), look, exec_ns=process[3]):
                 self._count("filtered")
             elif self._is_told(key, look, exec_ns=process[3]):
                 self._count("suppressed")
@@ -249,6 +244,10 @@ class Witness:
                 self._count("delivered")
                 self._told[key] = look.at_ns
                 self._ready.append(_event(key, look, process))
+
+    def _is_exempt(self, identity: Identity, look: _Look, *, exec_ns: int) -> bool:
+        """Whether an ignored program opened it, and none that ran in the process before."""
+        return 0 < exec_ns < look.since_ns and self._exempt.get(identity) == exec_ns
 
     def _is_told(self, key: Key, look: _Look, *, exec_ns: int) -> bool:
         """Whether this open, or one shortly before by the same program, is told of already."""
@@ -272,17 +271,10 @@ class Witness:
         for key in [key for key, time_ns in self._told.items() if time_ns < oldest_ns]:
             del self._told[key]
         while self._ended and self._ended[0][0] < oldest_ns:
-<<<<<<< HEAD
             for event in self._ended.popleft()[1]:
-                self._exempt.discard(event.identity)
+                self._exempt.pop(event.identity, None)
                 if self._processes.get(event.pid, _UNKNOWN)[0] == event.start_ns:
                     self._processes.pop(event.pid, None)
-=======
-            _, (pid, start_ns) = self._ended.popleft()
-            self._exempt.pop((pid, start_ns), None)
-            if self._processes.get(pid, _UNKNOWN)[0] == start_ns:
-                self._processes.pop(pid, None)
->>>>>>> main
 
     # What comes of it
 
