@@ -299,8 +299,8 @@ def descriptor(word: int) -> str:
     """What a descriptor is, from the word of an exec record; empty for a closed one.
 
     ``socket:[N]``, ``unix:[N]`` (a socket of this machine alone), ``pipe:[N]`` and ``fifo:[N]``
-    with the inode's number, ``tty``, ``file``, ``null``, and ``other`` for all else, such as folders
-    and disks.
+    with the inode's number, ``tty``, ``file``, ``null``, and ``other`` for all else, as folders and
+    disks are.
     """
     kind, number = word >> 60, word & (1 << 60) - 1
     if not word:

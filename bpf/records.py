@@ -30,8 +30,8 @@ MARK_RESOLVED = 2  # the path is the kernel's (components, leaf first), not the 
 MARK_CANDIDATE = 4  # a component is on the sensitive list
 MARK_HOST_NAMESPACE = 8  # the mount namespace belongs to the initial user namespace
 
-# Types of a descriptor's file beside those of i_mode: an anonymous pipe, a socket of this machine alone
-# (AF_UNIX), an inode without a type.
+# Types of a descriptor's file beside those of i_mode: an anonymous pipe, a socket of this machine
+# alone (AF_UNIX), an inode without a type.
 TYPE_PIPE = 3
 TYPE_UNIX = 13
 TYPE_NONE = 15
@@ -153,6 +153,8 @@ EXEC = Layout(
         ("standard_input", "u64"),
         ("standard_output", "u64"),
         ("standard_error", "u64"),
+        ("exec_id", "u32"),
+        ("spare", "u32"),
     ),
 )
 LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT, LISTEN)

@@ -18,7 +18,6 @@ from actors.detection.events import (
     ExecEvent,
     ExitEvent,
     ForkEvent,
-    Identity,
     ListenEvent,
     OpenEvent,
     SeedEvent,
@@ -187,7 +186,7 @@ class RecordedSensor(NoSensor):
         """Forget it."""
         self._sweep.pop(ring, None)
 
-    def ignore(self, identity: Identity) -> None:
+    def ignore(self, event: ExecEvent) -> None:
         """Nothing: what was ignored then is not in the file."""
 
     def close(self) -> None:
