@@ -9,7 +9,10 @@ from pathlib import Path
 from bpf.records import RINGS, c_declarations
 
 BPF_FOLDER = Path(__file__).resolve().parent
-_PARTS = ("common.h", "path.h", "files.h", "fork.c", "exec.c", "exit.c", "open.c", "connect.c")
+_PARTS = (
+    *("common.h", "path.h", "files.h", "floods.h"),
+    *("fork.c", "exec.c", "exit.c", "open.c", "connect.c"),
+)
 
 INITIAL_USER_NS = 0xEFFFFFFD
 """Inode number of the initial user namespace (PROC_USER_INIT_INO)."""
@@ -30,6 +33,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         "signal",
         "exit_code",
         "self_exec_id",
+        "comm",
         "loginuid?",
     ),
     "signal_struct": ("live", "nr_threads", "flags", "group_exit_code"),

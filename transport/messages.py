@@ -70,6 +70,8 @@ class ProbeCounts(msgspec.Struct, frozen=True):
     """Nobody's business: the agent's own, ignored programs, opens that nobody wants."""
     suppressed: Count = 0
     """Repeats of an open within ``agent.open_repeat_secs``."""
+    throttled: Count = 0
+    """Calls of a process or user that floods: beyond what each may put into the rings."""
     lost: Count = 0
     """The ring was full."""
 

@@ -17,6 +17,7 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     Identity,
     OpenEvent,
@@ -34,6 +35,7 @@ _RING_OF: dict[type, str] = {
     ExitEvent: "EXIT_EVENTS",
     OpenEvent: "OPEN_EVENTS",
     ConnectEvent: "CONN_EVENTS",
+    FloodEvent: "FLOOD_EVENTS",
 }
 
 _encode = msgspec.json.Encoder().encode
