@@ -188,6 +188,27 @@ def find_files(paths: Iterable[Path], suffixes: Iterable[str]) -> list[Path]:
     return found
 
 
+def passed_over(paths: Iterable[Path], suffixes: Iterable[str]) -> list[Path]:
+    """The files in folders that `find_files` leaves out for the ends of their names, in order.
+
+    Raises:
+        RuleFileError: A folder cannot be read.
+    """
+    wanted = set(suffixes)
+    try:
+        return sorted(
+            Path(each)
+            for path in paths
+            if path.is_dir()
+            for each in _beneath(path)
+            if not each.name.startswith(".")
+            and Path(each).suffix not in wanted
+            and not _is_folder(each)
+        )
+    except OSError as error:
+        raise RuleFileError(str(error.filename), 0, f"cannot be read: {error.strerror}") from error
+
+
 def _beneath(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Everything in a folder and the folders in it, linked ones too, each folder once.
 

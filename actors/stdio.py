@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -52,12 +53,26 @@ def write_now(descriptor: int, data: bytes) -> int:
     return written
 
 
+class OutputError(Exception):
+    """Standard output or error does not take what is written: it is closed, or the disk is full."""
+
+
 def write_all(descriptor: int, text: str) -> None:
     """Write all of a text, waiting as long as it takes; for before and after a run only.
 
     Raises:
-        OSError: the other end has gone, the disk is full.
+        OutputError: the other end has gone, the disk is full; its cause is the system's error.
     """
     data = text.encode("utf-8", "backslashreplace")
-    while data:
-        data = data[os.write(descriptor, data) :]
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except OSError as error:
+        name = "standard output" if descriptor == 1 else "standard error"
+        raise OutputError(f"{name}: {error.strerror}") from error
+
+
+def say(text: str) -> None:
+    """Write one message for the operator on standard error, if that takes it."""
+    with contextlib.suppress(OutputError):
+        write_all(2, f"lavender: {text}\n")

@@ -35,6 +35,7 @@ _FORK = struct.Struct("<I4x" + records.FORK.code)
 _EXIT = struct.Struct("<I4x" + records.EXIT.code)
 _OPEN = struct.Struct("<" + records.OPEN.code)
 _CONNECT = struct.Struct("<" + records.CONNECT.code)
+_LISTEN = struct.Struct("<I4x" + records.LISTEN.code)
 _FLOOD = struct.Struct("<I4x" + records.FLOOD.code)
 _EXEC = struct.Struct("<" + records.EXEC.code)
 _OPEN_SLOT = struct.Struct(
@@ -241,6 +242,16 @@ def decode_connects(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
                 claimed = ""
         own = (time_ns, pid, start, uid, _comm(comm), family, *where, error)
         events.append(make(*own, claimed, number))
+    return events, consumed
+
+
+def decode_listens(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
+    """``make(time_ns, pid, start_ns, uid, comm, af, ip, port, socket)`` for each record."""
+    events: list[T] = []
+    slots, consumed = _slots(window, _LISTEN, records.LISTEN)
+    for _, time_ns, start, pid, uid, family, port, _, address, comm, number in slots:
+        where = (family, address_text(family, address), port, number)
+        events.append(make(time_ns, pid, start, uid, _comm(comm), *where))
     return events, consumed
 
 

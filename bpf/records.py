@@ -116,6 +116,18 @@ CONNECT = Layout(
         ("claimed_address", "u8x16"),
     ),
 )
+LISTEN = Layout(
+    "listen",
+    (
+        *_PROCESS,
+        ("family", "u16"),
+        ("port", "u16"),
+        ("marks", "u32"),
+        ("address", "u8x16"),
+        ("comm", "char16"),
+        ("socket", "u64"),
+    ),
+)
 EXEC = Layout(
     "exec",
     (
@@ -153,7 +165,7 @@ FLOOD = Layout(
         ("comm", "char16"),
     ),
 )
-LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT, FLOOD)
+LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT, LISTEN, FLOOD)
 
 PROBES = tuple(layout.name for layout in LAYOUTS)
 """Names of the probes in the order of their counters."""
@@ -179,6 +191,7 @@ RINGS = (
     Ring("EXIT_EVENTS", "exit", 1 << 19),
     Ring("OPEN_EVENTS", "open", 1 << 22),
     Ring("CONN_EVENTS", "connect", 1 << 20),
+    Ring("LISTEN_EVENTS", "listen", 1 << 17),
     # What fails, and connections that need nobody at the other end (bpf/probes/floods.h).
     Ring("EXEC_MINOR", "exec", 1 << 20),
     Ring("OPEN_MINOR", "open", 1 << 20),
@@ -186,7 +199,7 @@ RINGS = (
     Ring("FLOOD_EVENTS", "flood", 1 << 17),
 )
 RING_NUMBER = 0x7FFE_0000
-"""What stands for the descriptor of the first ring in the probes' source, of the next one by one."""
+"""Stands for the first ring's descriptor in the probes' source; the next ones follow on it."""
 
 # struct control, shared memory between agent and probes (bpf/control.py writes it).
 NAME_WORDS = 64

@@ -10,8 +10,16 @@ from bpf.records import RINGS, c_declarations
 
 BPF_FOLDER = Path(__file__).resolve().parent
 _PARTS = (
-    *("common.h", "path.h", "files.h", "floods.h"),
-    *("fork.c", "exec.c", "exit.c", "open.c", "connect.c"),
+    "common.h",
+    "path.h",
+    "files.h",
+    "floods.h",
+    "fork.c",
+    "exec.c",
+    "exit.c",
+    "open.c",
+    "connect.c",
+    "tcp.c",
 )
 
 INITIAL_USER_NS = 0xEFFFFFFD
@@ -53,10 +61,13 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "mnt_namespace": ("user_ns",),
     "user_namespace": ("ns.inum",),
     "socket": ("sk", "file"),
-    "sock": ("sk_socket",),
+    "sock": ("sk_socket", "sk_protocol"),
     "unix_sock": ("peer", "addr"),
     "unix_address": ("len", "name"),
-    "sock_common": ("skc_family", "skc_dport", "skc_daddr", "skc_v6_daddr"),
+    "sock_common": (
+        *("skc_family", "skc_dport", "skc_daddr", "skc_v6_daddr"),
+        *("skc_num", "skc_rcv_saddr", "skc_v6_rcv_saddr"),
+    ),
     "pt_regs": ("di", "si", "dx"),
 }
 """Kernel fields the probes read, by struct; the syntax is that of `bpf.btf.Btf.offsets`."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
+import actors.entry
 from actors import stdio
 from actors.version import VERSION
 
@@ -77,5 +78,10 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
+def program() -> NoReturn:
+    """The installed command."""
+    actors.entry.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -6,8 +6,6 @@ for a broker that will not have us (credentials, version), 1 for a failed ``--ch
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import gc
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +20,7 @@ import trio
 from actors import config, logs, notify, stdio
 from actors.rulebook import folder_of
 from actors.runtime import Outcome, Topology, TopologyError, load_topology, render, run_topology
-from actors.usage import program_name
+from actors.usage import Parser, program_name
 from actors.version import VERSION
 from services import checks
 from services.gate import Gate
@@ -45,9 +43,9 @@ _GC_THRESHOLD = 20_000
 _SERVER_STOPS_SECS = 10.0
 
 
-def parser(name: str, *, epilog: str = "") -> argparse.ArgumentParser:
+def parser(name: str, *, epilog: str = "") -> Parser:
     """The options every service has."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=program_name(f"services.{name}", command=f"lavender {name.replace('_', '-')}"),
         description=f"Lavender's {name.replace('_', ' ')}.",
         epilog=epilog or None,
@@ -75,7 +73,7 @@ def load_settings(chosen: Path | None) -> Settings:
         start = program
     settings, source = config.load(Settings, start=start, program=program, chosen=chosen)
     if source.path is None:
-        say("warning: no lavender.toml found; using the built-in defaults")
+        stdio.say("warning: no lavender.toml found; using the built-in defaults")
         return settings
     rules = settings.rules.model_copy(update={"folder": folder_of(settings.rules, source.path)})
     return settings.model_copy(update={"rules": rules})
@@ -91,7 +89,7 @@ def main(part: Part, words: Sequence[str] | None = None, *, epilog: str = "") ->
         listen = getattr(settings, part.name).listen
         return run(part.name, (part,), settings, listen=listen, options=options)
     except config.ConfigError as error:
-        say(str(error))
+        stdio.say(str(error))
         return CONFIG_ERROR
 
 
@@ -184,14 +182,14 @@ def serve(
     gc.set_threshold(_GC_THRESHOLD, 20, 50)
     outcome = trio.run(_live, resources, topology, failures, server, announce)
     for failure in failures:
-        say(str(failure))
+        stdio.say(str(failure))
         return BROKER_ERROR
     if outcome is None:
         return BROKER_ERROR
     if outcome.error is not None:
         cause = outcome.error.__cause__ or outcome.error
         if isinstance(cause, StoreError | TransportError):
-            say(str(cause))
+            stdio.say(str(cause))
             return STORE_ERROR if isinstance(cause, StoreError) else BROKER_ERROR
         log.error("stopped by an error", why=str(outcome.error), cause=repr(cause))
     log.info("stopped", reason=outcome.reason.name.lower(), **_totals(resources))
@@ -269,9 +267,3 @@ async def _started(server: EmbeddedServer, failures: list[Exception]) -> bool:
     except ServerError as error:
         failures.append(error)
     return not failures
-
-
-def say(text: str) -> None:
-    """One message for the operator."""
-    with contextlib.suppress(OSError):
-        stdio.write_all(2, f"lavender: {text}\n")

@@ -98,7 +98,7 @@ def _number(value: int | None) -> str:
 
 def _text(shape: shapes.StrType) -> str:
     if shape.pattern == messages.Token.__metadata__[0].pattern:  # type: ignore[attr-defined]
-        return "subject token, 1 to 64 characters without `.` `*` `>` and white space"
+        return "subject token, 1 to 64 characters; no `.` `*` `>` `/` `\\`, white space, controls"
     if shape.pattern:
         return f"text, `{shape.pattern}`"
     if shape.max_length is None:

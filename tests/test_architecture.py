@@ -61,6 +61,7 @@ def offences(folder: str, *, allowed: tuple[str, ...]) -> list[str]:
             (
                 *("actors.agent", "actors.config", "actors.detection", "actors.runtime"),
                 *("actors.version", "actors.logs", "actors.notify", "actors.stdio", "actors.usage"),
+                "actors.entry",
                 *("bpf", "transport"),
                 *("actors.recordings", "actors.rulebook", "actors.rulefiles", "actors.alerting"),
             ),
@@ -72,7 +73,7 @@ def offences(folder: str, *, allowed: tuple[str, ...]) -> list[str]:
             (
                 *("services", "transport", "actors.runtime", "actors.detection"),
                 *("actors.config", "actors.logs", "actors.notify", "actors.stdio"),
-                *("actors.version", "actors.usage"),
+                *("actors.version", "actors.usage", "actors.entry"),
                 *("actors.recordings", "actors.rulebook", "actors.rulefiles", "actors.alerting"),
             ),
         ),

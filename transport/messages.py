@@ -98,8 +98,9 @@ class Gap(msgspec.Struct, frozen=True):
     to_unix_ms: UnixMs
     """When it ends."""
     reason: Annotated[str, Meta(max_length=64)]
-    """``lost_in_kernel_<probe>``, ``dropped_by_agent``, ``spool_corrupt``, ``not_watching``; behind
-    the last there may be a colon and why, in a few words."""
+    """``lost_in_kernel_<probe>``, ``throttled_in_kernel_<probe>``, ``dropped_by_agent``,
+    ``spool_corrupt``, ``not_watching``; behind the last there may be a colon and why, in a few
+    words."""
     events: Count | None = None
     """How many are missing, where that is known."""
 

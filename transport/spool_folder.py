@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,37 +14,88 @@ from transport.spool_errors import SpoolError, SpoolInUse
 
 FILE = "spool.db"
 LOCK = "spool.lock"
+_ASIDE = f"{FILE}.corrupt-"
+_NAMES = (FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", LOCK)
+_THROUGH = 0o711
+"""Of the folders above: the account must get through, and not see what else is there."""
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 SET_ASIDE_MAX = 2
 """Damaged files kept; the oldest goes first."""
 
 
-def prepare_folder(folder: Path, *, uid: int, gid: int) -> None:
-    """Make the folder, and give it with the spool in it to an account; for root, before it drops.
+def prepare_folder(top: Path, names: Sequence[str], *, uid: int, gid: int) -> Path:
+    """Make a folder below ``top`` and give it to an account; for root, before it gives root up.
 
-    Nothing in it is followed: whoever had the folder before may have put links there.
+    Nothing below ``top`` is followed, and what is there already keeps its mode and owner, except
+    for the last folder where it is empty or a spool's. That is the account's own only when all in
+    it is: until then the account can exchange nothing there.
+
+    Args:
+        top: where all spools are; may be a link.
+        names: of the folders below it, one in the other.
+        uid: the account's.
+        gid: same.
 
     Raises:
         OSError: it cannot be made or given away.
+        SpoolError: a name is that of no folder below, or the last folder holds something else.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not names or any("/" in name or "\0" in name or name in {"", ".", ".."} for name in names):
+        raise SpoolError(f"{names!r} are no names of folders in {top}")
+    with suppress(FileExistsError):
+        top.mkdir(parents=True)
+        top.chmod(_THROUGH)
+    path, folder = top, os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        for name in names:
+            path /= name
+            folder = _enter(folder, name)
+        _check_contents(folder, path)
         # Ours first: to change the mode of another's folder takes one capability more.
-        os.fchown(top, os.geteuid(), os.getegid())
-        os.fchmod(top, 0o700)
-        os.fchown(top, uid, gid)
-        for name in (FILE, f"{FILE}-wal", LOCK):
-            with suppress(FileNotFoundError):
-                _give_away(top, name, uid, gid)
+        os.fchown(folder, os.geteuid(), os.getegid())
+        os.fchmod(folder, 0o700)
+        for name in _NAMES:
+            _give_away(folder, name, uid, gid)
+        os.fchown(folder, uid, gid)
     finally:
-        os.close(top)
+        os.close(folder)
+    return path
 
 
-def _give_away(top: int, name: str, uid: int, gid: int) -> None:
-    found = os.stat(name, dir_fd=top, follow_symlinks=False)
-    # A second name of the file may be somebody else's.
-    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
-        os.chown(name, uid, gid, dir_fd=top, follow_symlinks=False)
+def _enter(parent: int, name: str) -> int:
+    """The descriptor of a folder, made if it is not there; its parent's is closed on success."""
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+        os.chmod(name, _THROUGH, dir_fd=parent)
+    folder = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+    os.close(parent)
+    return folder
+
+
+def _check_contents(folder: int, path: Path) -> None:
+    strange = [
+        name for name in os.listdir(folder) if name not in _NAMES and not name.startswith(_ASIDE)
+    ]
+    if strange:
+        raise SpoolError(
+            f"{path} is no spool's folder: it holds {min(strange)!r}; empty it or name another"
+        )
+
+
+def _give_away(folder: int, name: str, uid: int, gid: int) -> None:
+    """Give a file to an account, by its descriptor; nothing if it is not a spool's own file."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        file = os.open(name, flags, dir_fd=folder)
+    except OSError:  # not there, a link
+        return
+    try:
+        found = os.fstat(file)
+        # A second name of the file may be in another folder.
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            os.fchown(file, uid, gid)
+    finally:
+        os.close(file)
 
 
 def take_folder(folder: Path) -> int:

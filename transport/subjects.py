@@ -23,7 +23,9 @@ COMMAND = "cmd"
 DEAD_LETTER = "deadletter"
 
 TOKEN_MAX = 64
-TOKEN = r"[^.*>/\\\s\x00-\x1f\x7f]+"  # noqa: S105 - of a subject, no secret
+_UNSEEN = r"\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+"""Controls, marks of writing direction and what has no width: two ids that look the same."""
+TOKEN = rf"[^.*>/\\\s{_UNSEEN}]+"
 r"""A tenant or an agent, of at most `TOKEN_MAX` characters. ``\s`` is Unicode's white space; no
 slash, for ids become names of folders; no backslash, by which bytes that are no UTF-8 are shown."""
 _token = re.compile(TOKEN)

@@ -10,9 +10,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
+import actors.entry
 from actors import stdio
-from actors.usage import program_name
+from actors.usage import Parser, program_name
 from actors.version import VERSION
 from bpf.attach import Loading
 from bpf.errors import MissingBcc
@@ -20,7 +22,7 @@ from bpf.errors import MissingBcc
 
 def parse_arguments(words: list[str]) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("actors.agent", command="lavender-agent"),
         description="The Lavender endpoint agent.",
     )
@@ -68,5 +70,10 @@ def _set_to_work(options: argparse.Namespace) -> Loading | None:
         return None
 
 
+def program() -> NoReturn:
+    """The installed command."""
+    actors.entry.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

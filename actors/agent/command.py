@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 
 from actors import config, logs, stdio
@@ -28,10 +27,10 @@ def run(options: argparse.Namespace, loading: Loading | None) -> int:
     try:
         return _run(options, loading)
     except config.ConfigError as error:
-        _say(str(error))
+        stdio.say(str(error))
         return ExitCode.CONFIG
     except StartError as error:
-        _say(str(error))
+        stdio.say(str(error))
         return error.code
 
 
@@ -41,21 +40,24 @@ def _run(options: argparse.Namespace, loading: Loading | None) -> int:
         Settings, start=_working_directory() or program, program=program, chosen=options.config
     )
     if source.path is None:
-        _say("warning: no lavender.toml found; using the built-in defaults")
+        stdio.say("warning: no lavender.toml found; using the built-in defaults")
     if options.detach:
-        return _print(endpoint.detach(settings.agent.agent_id))
+        stdio.write_all(1, endpoint.detach(settings.agent.agent_id))
+        return 0
     try:
         topology = endpoint.build_topology(settings)
     except TopologyError as error:
         lines = [f"{source}: {problem}" for problem in error.problems]
         raise config.ConfigError("\n".join(lines)) from error
     if options.show_topology:
-        return _print(render(topology))
+        stdio.write_all(1, render(topology))
+        return 0
     folder = folder_of(settings.rules, source.path)
     rules = RuleFiles(settings.rules, settings.filters, folder=folder)
     if options.check:
         table, good = checks.check(settings, source, rules)
-        return _print(table) or (0 if good else 1)
+        stdio.write_all(1, table)
+        return 0 if good else 1
     try:
         rules.book  # noqa: B018 - read now: what cannot be used is said before anything is attached
     except RuleFileError as error:
@@ -73,19 +75,3 @@ def _working_directory() -> Path | None:
         return Path.cwd()
     except OSError:
         return None
-
-
-def _print(text: str) -> int:
-    """Print what was asked for; the exit code."""
-    try:
-        stdio.write_all(1, text)
-    except OSError as error:
-        _say(f"standard output: {error.strerror}")
-        return 1
-    return 0
-
-
-def _say(text: str) -> None:
-    """One message for the operator; without standard error there is nobody to tell."""
-    with contextlib.suppress(OSError):
-        stdio.write_all(2, f"lavender: {text}\n")

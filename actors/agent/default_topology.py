@@ -27,6 +27,7 @@ DEFAULT_TOPOLOGY: dict[str, Any] = {
             "exit_reader": _reader("EXIT_EVENTS"),
             "open_reader": _reader("OPEN_EVENTS"),
             "conn_reader": _reader("CONN_EVENTS"),
+            "listen_reader": _reader("LISTEN_EVENTS"),
             "exec_minor_reader": _reader("EXEC_MINOR"),
             "open_minor_reader": _reader("OPEN_MINOR"),
             "conn_minor_reader": _reader("CONN_MINOR"),

@@ -35,6 +35,7 @@ from bpf.attach import Attached, Loading, Order
 from bpf.errors import BpfError
 from transport import crossing
 from transport.errors import TransportError
+from transport.spool_errors import SpoolError
 
 WATCHING = "Lavender is watching. Ctrl+C to stop"
 _TOPOLOGY = "agent"
@@ -244,7 +245,7 @@ def _prepare_publishing(settings: Settings) -> publishing.Prepared | None:
         return publishing.prepare(settings)
     except TransportError as error:
         raise StartError(ExitCode.CONFIG, str(error)) from error
-    except OSError as error:
+    except (OSError, SpoolError) as error:
         raise StartError(
             ExitCode.CONFIG,
             f"publish.spool = {settings.publish.spool}: cannot be used: {error}; name another "

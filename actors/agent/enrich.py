@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from actors.detection.events import ConnectEvent, ExecEvent, FloodEvent
+from actors.detection.events import ConnectEvent, ExecEvent, FloodEvent, ListenEvent
 from bpf.decode import descriptor, text
 from bpf.records import MARK_HOST_NAMESPACE
 
@@ -154,6 +154,22 @@ class Enricher:
         return ConnectEvent(
             time_ns, pid, start_ns, uid, name, comm, *where, error, "", claimed, socket
         )
+
+    def listen_event(  # noqa: PLR0913, PLR0917 - the decoder's own values, once per socket
+        self,
+        time_ns: int,
+        pid: int,
+        start_ns: int,
+        uid: int,
+        comm: str,
+        af: int,
+        ip: str,
+        port: int,
+        socket: int,
+    ) -> ListenEvent:
+        """A listen event with its user's name."""
+        name = self._users.name(uid)
+        return ListenEvent(time_ns, pid, start_ns, uid, name, comm, af, ip, port, socket)
 
     def flood_event(  # noqa: PLR0913, PLR0917 - the decoder's own values, once a second
         self,

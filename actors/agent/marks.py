@@ -28,7 +28,6 @@ _NAMES_MAX = 1024
 """Names of one folder that are looked at."""
 _DEPTH_MAX = 4
 """How far a listed folder is marked downwards."""
-_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def host_root() -> str:
@@ -101,7 +100,7 @@ class Marks:
         """Mark one file or folder; whether it is a folder."""
         try:
             with ExitStack() as opened:
-                descriptor = os.open(os.path.realpath(path), _FLAGS)
+                descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
                 opened.callback(os.close, descriptor)
                 shown = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - no path
                 found = os.fstat(descriptor)

@@ -22,6 +22,7 @@ from actors.agent.shipping import Shipping
 from actors.agent.spooling import Publishing
 from actors.rulebook import RuleBook
 from actors.rulefiles import RuleFiles
+from bpf.pins import folder_name
 from transport.messages import Gap, Host
 from transport.session import Session
 from transport.spool import Spool
@@ -48,6 +49,7 @@ def prepare(settings: Settings) -> Prepared:
     Raises:
         TransportError: the credentials cannot be used.
         OSError: the folder cannot be made.
+        SpoolError: the folder is no spool's.
     """
     agent = settings.agent
     session = Session(
@@ -56,11 +58,9 @@ def prepare(settings: Settings) -> Prepared:
         url=agent.nats_url,
         inbox_prefix=f"_INBOX.{agent.tenant_id}.{agent.agent_id}",
     )
-    folder = settings.publish.spool / agent.tenant_id / agent.agent_id
     user = unprivileged_user()
-    prepare_folder(folder, uid=user.pw_uid, gid=user.pw_gid)
-    for above in (settings.publish.spool, settings.publish.spool / agent.tenant_id):
-        above.chmod(0o711)  # the unprivileged user must get through, and not see who else is there
+    names = (folder_name(agent.tenant_id), folder_name(agent.agent_id))
+    folder = prepare_folder(settings.publish.spool, names, uid=user.pw_uid, gid=user.pw_gid)
     return Prepared(session, folder)
 
 

@@ -20,6 +20,7 @@ from actors.detection.events import (
     FloodEvent,
     ForkEvent,
     Identity,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -35,6 +36,7 @@ _RING_OF: dict[type, str] = {
     ExitEvent: "EXIT_EVENTS",
     OpenEvent: "OPEN_EVENTS",
     ConnectEvent: "CONN_EVENTS",
+    ListenEvent: "LISTEN_EVENTS",
     FloodEvent: "FLOOD_EVENTS",
 }
 

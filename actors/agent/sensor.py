@@ -193,6 +193,7 @@ class KernelSensor:
             "EXIT_EVENTS": (decode.decode_exits, ExitEvent),
             "OPEN_EVENTS": (decode.decode_opens, OpenEvent),
             "CONN_EVENTS": (decode.decode_connects, enricher.connect_event),
+            "LISTEN_EVENTS": (decode.decode_listens, enricher.listen_event),
             "EXEC_MINOR": (decode.decode_execs, enricher.exec_event),
             "OPEN_MINOR": (decode.decode_opens, OpenEvent),
             "CONN_MINOR": (decode.decode_connects, enricher.connect_event),

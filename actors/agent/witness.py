@@ -13,6 +13,7 @@ at the queue, the event is dated before that: no program is believed that may ha
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -216,16 +217,18 @@ class Witness:
     def _pass_over(self, marks: Marks, notice: fanotify.Notice) -> None:
         """Have the kernel say no more of a file that only lies beside a listed one.
 
-        As the user we are by now: what that user may not read, it may not pass over either.
+        Not of what only some may read: it may take the place of the listed one.
         """
         folder = marks.folders.get(notice.folder)
         if folder is None or notice.file in self._passed_over:
             return
         if len(self._passed_over) < _LEARNED_MAX:
             self._passed_over.add(notice.file)
+            path = os.path.join(os.fsencode(folder), notice.name).lstrip(b"/")  # noqa: PTH118 - bytes
             with suppress(OSError):
-                path = os.path.join(os.fsencode(folder), notice.name)  # noqa: PTH118 - bytes
-                marks.group.ignore(marks.root, path.lstrip(b"/"))
+                found = os.stat(path, dir_fd=marks.root, follow_symlinks=False)
+                if found.st_mode & stat.S_IROTH:
+                    marks.group.ignore(marks.root, path)
 
     def _decide(self, now_ns: int) -> None:
         """Make events of what has waited long enough and is told by no probe."""

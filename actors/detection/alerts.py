@@ -7,6 +7,8 @@ from string import Template
 
 import msgspec
 
+from actors.detection.complaints import did_you_mean
+from actors.detection.conditions import RuleError
 from actors.detection.correlator import Chain
 from actors.detection.events import (
     ConnectEvent,
@@ -104,17 +106,37 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
             return f"{host}:{event.dest_port}"
 
 
-def rule_detail(template: str, seen: Observation) -> str:
-    """Fill in a rule's sentence.
+DETAIL_WORDS = ("program", "launcher", "target", "arguments", "note", "outcome", "claimed")
+"""What a rule's sentence may be filled in with."""
 
-    The words are ``program launcher target arguments note outcome claimed``. A word that
-    is not among them stays as it is. A rule without a sentence has that of its event.
+
+def check_detail(template: str) -> None:
+    """Refuse a rule's sentence that asks for a word that is not there.
+
+    Raises:
+        RuleError: Such a word.
+    """
+    for word in Template(template).get_identifiers():
+        if word not in DETAIL_WORDS:
+            known = ", ".join(f"${each}" for each in DETAIL_WORDS)
+            raise RuleError(
+                f"detail: there is no ${word}, only {known}{did_you_mean(word, DETAIL_WORDS)};"
+                " a dollar sign itself is $$"
+            )
+
+
+def rule_detail(template: str, seen: Observation) -> str:
+    """Fill in a rule's sentence; its words are those of `docs/RULES.md`.
+
+    A word that is not among them stays as it is. A rule without a sentence has that of its event.
     """
     event = seen.event
     template = template or _SENTENCES[type(event)]
     facts = {
         "program": _called(seen.program),
         "launcher": "an unknown program" if seen.launcher is None else _called(seen.launcher),
+        "initiator": "an unknown program" if seen.initiator is None else _called(seen.initiator),
+        "through": _through(seen),
         "target": _word(event_text(event)),
         "note": seen.note,
         "arguments": _word(" ".join(event.argv)) if isinstance(event, ExecEvent) else "",
@@ -136,6 +158,12 @@ def sequence_detail(links: Chain) -> str:
 
 def _called(program: Program) -> str:
     return _word(program.key) or "an unnamed program"
+
+
+def _through(seen: Observation) -> str:
+    """Name the pass-through program between the initiator and the program, if there is one."""
+    launcher = seen.launcher
+    return "" if launcher is None or launcher is seen.initiator else f" through {_called(launcher)}"
 
 
 def _outcome(error: int) -> str:

@@ -24,8 +24,8 @@ from actors.detection.observation import Observation
 from actors.detection.processes import Process
 from actors.detection.programs import Program
 
-Kind: TypeAlias = Literal["text", "words", "number", "flag", "program", "file", "port"]
-"""How a value is compared: words are several texts, any of which may fit."""
+Kind: TypeAlias = Literal["text", "words", "number", "flag", "program", "programs", "file", "port"]
+"""How a value is compared: words and programs are several, any of which may fit."""
 About: TypeAlias = Literal["event", "program", "process"]
 
 _O_ACCMODE, _O_CREAT, _O_PATH = 3, 0o100, 0o10000000
@@ -80,7 +80,9 @@ def value_of(found: Field, seen: Observation) -> Any:
     value = found.get(seen.event if found.about == "event" else seen)
     if isinstance(value, Program):
         return value.key
-    return " ".join(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return " ".join(each.key if isinstance(each, Program) else each for each in value)
+    return value
 
 
 def searched_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
@@ -182,6 +184,15 @@ def _launcher_exe(seen: Observation) -> str | None:
     return None if seen.launcher is None else seen.launcher.exe or None
 
 
+def _initiator(seen: Observation) -> Program | None:
+    return seen.initiator
+
+
+def _lineage(seen: Observation) -> tuple[Program, ...]:
+    ancestors = seen.host.table.ancestors(seen.process)
+    return (seen.program, *(each.program for each in ancestors))
+
+
 def _ancestry(seen: Observation) -> str:
     process: Process = seen.process
     return seen.host.table.ancestry(process.identity)
@@ -196,6 +207,7 @@ _COMMON: dict[str, Field] = {
     "pid": Field("number", lambda event: event.pid),
     "error": Field("number", lambda event: event.error, gate=True),
     "host": Field("text", lambda seen: seen.host.hostname or None, about="process"),
+    "lineage": Field("programs", _lineage, about="process"),
     "ancestry": Field("text", _ancestry, about="process"),
     "parent.exe": Field("text", _parent_exe, about="program"),
     "parent.comm": Field("text", _parent_comm, about="program"),
@@ -216,6 +228,7 @@ _EXEC: dict[str, Field] = {
     "system_exe": Field("flag", lambda event: event.system_exe, gate=True),
     "launcher": Field("program", _launcher, about="program"),
     "launcher.exe": Field("text", _launcher_exe, about="program"),
+    "initiator": Field("program", _initiator, about="program"),
     "stdin": Field("text", lambda event: _descriptor(event, 0)),
     "stdout": Field("text", lambda event: _descriptor(event, 1)),
     "stderr": Field("text", lambda event: _descriptor(event, 2)),

@@ -63,6 +63,8 @@ class Observation(msgspec.Struct, gc=False):
     host: HostState
     launcher: Program | None = None
     """For an exec, the program that made it; None when nothing is known of it."""
+    initiator: Program | None = None
+    """For an exec, the launcher, or if that is a pass-through program who started it."""
     parent_program: Program | None = None
     """What the process that started it runs, where a rule asks for it."""
     note: str = ""

@@ -50,6 +50,7 @@ class RuleSet:
             _check_sequence(sequence, most=settings.correlator_max_events)
             self._note_shared(sequence)
         self.ignored = self._compiler.names("ignored_comms")
+        self.pass_through = self._compiler.names("pass_through")
         self.launchers = self._compiler.names("safe_shell_launchers")
         self.plans: dict[EventType, Plans] = {}
         for event in EVENT_TYPES:

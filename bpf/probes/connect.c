@@ -8,7 +8,6 @@
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
-#define TCP_SYN_SENT 2
 #define EINTR 4
 #define EINPROGRESS 115
 #define ERESTARTSYS 512
@@ -211,7 +210,7 @@ TRACEPOINT_PROBE(syscalls, sys_enter_connect) {
   return 0;
 }
 
-/* A TCP connection begins. */
+/* A TCP connection begins (tcp.c). */
 static __always_inline int on_syn_sent(u64 sk) {
   u32 zero = 0;
   u64 thread = bpf_get_current_pid_tgid();
@@ -248,12 +247,6 @@ static __always_inline int on_syn_sent(u64 sk) {
   record->error = 0; /* how it ends is not known yet */
   record->socket = number;
   return submit_connect(ctl, cnt, task, record, false);
-}
-
-RAW_TRACEPOINT_PROBE(inet_sock_set_state) {
-  if (ctx->args[2] == TCP_SYN_SENT)
-    return on_syn_sent(ctx->args[0]);
-  return 0;
 }
 
 /* The path that the other end of a unix connection was bound to. A relative one says less than the

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import actors.entry
 from actors import config, logs, stdio
 from services import program
 from services.detection import backtest_command, incidents, rules_command
@@ -37,13 +39,10 @@ def main(words: Sequence[str]) -> int:
     try:
         settings = program.load_settings(chosen)
     except config.ConfigError as error:
-        program.say(str(error))
+        stdio.say(str(error))
         return program.CONFIG_ERROR
-    try:
-        return _TOOLS[rest[0]](rest[1:], settings)
-    except BrokenPipeError:  # whoever reads has seen enough
-        return 1
+    return _TOOLS[rest[0]](rest[1:], settings)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    actors.entry.run(partial(main, sys.argv[1:]))

@@ -20,10 +20,10 @@ from actors.detection.rules import AnyRule
 from actors.recordings import Recording, RecordingError
 from actors.rulebook import without_expired
 from actors.rulefiles import today
-from actors.usage import program_name
+from actors.usage import Parser, program_name
 from services.detection.backtest import BackTest, render
 from services.detection.rules import READERS, chosen, rule_files
-from services.program import STORE_ERROR, say
+from services.program import STORE_ERROR
 from services.settings import Settings
 from services.store.interface import Store, StoreError
 from services.store.reading import read
@@ -44,10 +44,10 @@ def main(words: Sequence[str], settings: Settings) -> int:
         else:
             read(settings.store, lambda store: _read_store(test, store, options))
     except StoreError as error:
-        say(str(error))
+        stdio.say(str(error))
         return STORE_ERROR
     except (RuleError, RuleFileError, RecordingError) as error:
-        say(str(error))
+        stdio.say(str(error))
         return FAILED
     took_secs = time.monotonic() - began
     report = test.report
@@ -56,13 +56,13 @@ def main(words: Sequence[str], settings: Settings) -> int:
     else:
         stdio.write_all(1, render(report, took_secs=took_secs))
     if options.gate is not None and report.busiest_day > options.gate:
-        say(f"{report.busiest_day} alerts on one day; --gate allows {options.gate}")
+        stdio.say(f"{report.busiest_day} alerts on one day; --gate allows {options.gate}")
         return FAILED
     return 0
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("services.detection backtest", command="lavender backtest"),
         description="Run rules over the past.",
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from actors import gaps
 from actors.alerting import Firsts, Origin, alert_message
 from actors.detection import snapshots
 from actors.detection.engine import Engine
@@ -109,7 +110,8 @@ class HostEngine:
 
     def _note_gaps(self, batch: CanonicalBatch) -> None:
         """Take note of what the agent says is missing, and of what has not come."""
-        self._gaps.extend(batch.counters.gaps)
+        for gap in batch.counters.gaps:
+            gaps.note(self._gaps, gap)
         now_ms = batch.observed_at_unix_ms
         for each in batch.counters.evicted:
             count = each.last_seq - each.first_seq + 1

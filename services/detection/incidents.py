@@ -17,8 +17,8 @@ import trio
 from actors import stdio
 from actors.detection.events import Identity, LineageProcess
 from actors.detection.text import printable
-from actors.usage import program_name
-from services.program import STORE_ERROR, say
+from actors.usage import Parser, program_name
+from services.program import STORE_ERROR
 from services.settings import Settings
 from services.store.incidents import Incident, IncidentPage, StoredAlert, Timeline
 from services.store.interface import Store, StoreError
@@ -142,7 +142,7 @@ def to_json(found: IncidentPage | Timeline) -> str:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("services.detection incidents", command="lavender incidents"),
         description="Alerts of one lineage, gathered: a list, or one with its timeline.",
     )
@@ -180,13 +180,13 @@ def main(words: Sequence[str], settings: Settings) -> int:
     try:
         found = read(settings.store, lambda store: _ask(store, options))
     except StoreError as error:
-        say(str(error))
+        stdio.say(str(error))
         return STORE_ERROR
     if found is None:
-        say(f"{options.id}: there is no such incident")
+        stdio.say(f"{options.id}: there is no such incident")
         return NOT_FOUND
     if isinstance(found, ValueError):
-        say(f"--cursor {options.cursor}: no list ended there")
+        stdio.say(f"--cursor {options.cursor}: no list ended there")
         return NOT_FOUND
     if options.json:
         text = to_json(found)

@@ -26,9 +26,8 @@ from actors.detection.ruletest import run_tests
 from actors.recordings import Recording, RecordingError
 from actors.rulebook import RuleBook
 from actors.rulefiles import today
-from actors.usage import program_name
+from actors.usage import Parser, program_name
 from services.detection.rules import READERS, chosen, rule_files
-from services.program import say
 from services.settings import Settings
 
 FAILED = 1
@@ -41,15 +40,13 @@ def main(words: Sequence[str], settings: Settings) -> int:
     try:
         code: int = options.run(options, settings)
     except (RuleError, RuleFileError, RecordingError) as error:
-        say(str(error))
+        stdio.say(str(error))
         return FAILED
     return code
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=program_name("services.detection rules", command="lavender rules")
-    )
+    parser = Parser(prog=program_name("services.detection rules", command="lavender rules"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[..., int], what: str, *, paths: str) -> Any:
@@ -101,9 +98,13 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         lines = [f"{each}{' (unsupported)' if each.unsupported else ''}" for each in book.unusable]
         good = len(book.rows) - len(book.unusable)
         unsupported = len(book.unusable) - len(wrong)
+        lines += [
+            f"{path}: not read: the name of a rule file ends in {', '.join(sorted(READERS))}"
+            for path in rulebook.passed_over(options.paths, READERS)
+        ]
         lines.append(f"{good} rules are good, {unsupported} unsupported, {len(wrong)} wrong")
         _print("\n".join(lines))
-    return FAILED if wrong else 0
+    return FAILED if wrong or not book.rows else 0
 
 
 def _list(options: argparse.Namespace, settings: Settings) -> int:
@@ -160,7 +161,7 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
     rules = [each for each in _active(book) if options.rule in {None, each.id}]
     if len(rules) != 1:
         for problem in book.unusable:
-            say(str(problem))
+            stdio.say(str(problem))
         ids = ", ".join(each.id for each in _active(book)[:10])
         raise RuleError(f"explain takes one rule; say --rule with one of: {ids or 'there is none'}")
     recording = Recording(options.recording)
@@ -175,7 +176,7 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
     finally:
         recording.close()
     if not shown:
-        say(f"{options.recording}: no such event that {rules[0].id} could be about")
+        stdio.say(f"{options.recording}: no such event that {rules[0].id} could be about")
         return FAILED
     if options.json:
         _print_json([msgspec.to_builtins(each) for each in shown])
@@ -230,7 +231,7 @@ def _compile(options: argparse.Namespace, settings: Settings) -> int:
         ) from error
     wrong = [each for each in book.unusable if not each.unsupported]
     for each in wrong:
-        say(str(each))
+        stdio.say(str(each))
     _print(f"{options.output}: {len(rules)} rules, {len(book.unusable)} left out")
     return FAILED if wrong else 0
 

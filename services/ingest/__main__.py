@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 
+import actors.entry
 from services.parts import INGEST
 from services.program import main
 
 if __name__ == "__main__":
-    sys.exit(main(INGEST))
+    actors.entry.run(partial(main, INGEST))

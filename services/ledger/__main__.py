@@ -6,15 +6,15 @@ Exit codes: 0 everything balances, 1 something does not, 2 configuration, 74 the
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import actors.entry
 from actors import config, stdio
-from actors.usage import program_name
+from actors.usage import Parser, program_name
 from services.ledger.balance import accounts
 from services.ledger.render import to_json, to_text
-from services.program import CONFIG_ERROR, STORE_ERROR, load_settings, say
+from services.program import CONFIG_ERROR, STORE_ERROR, load_settings
 from services.store.interface import StoreError
 from services.store.reading import read
 from services.times import argument
@@ -23,7 +23,7 @@ _FOREVER_MS = 253_402_300_799_999
 
 
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program_name("services.ledger", command="lavender ledger"),
         description="Where every event has gone.",
     )
@@ -54,10 +54,10 @@ def main(words: Sequence[str] | None = None) -> int:
             ),
         )
     except config.ConfigError as error:
-        say(str(error))
+        stdio.say(str(error))
         return CONFIG_ERROR
     except StoreError as error:
-        say(str(error))
+        stdio.say(str(error))
         return STORE_ERROR
     found = accounts(facts)
     stdio.write_all(1, to_json(found) if options.json else to_text(found))
@@ -65,4 +65,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    actors.entry.run(main)

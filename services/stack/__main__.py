@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import actors.entry
 from actors import config, logs, stdio
 from services import program
 from services.parts import PARTS
@@ -85,12 +86,12 @@ def main(words: Sequence[str] | None = None) -> int:
             announce=announce,
         )
     except config.ConfigError as error:
-        program.say(str(error))
+        stdio.say(str(error))
         return program.CONFIG_ERROR
     except _FolderError as error:
-        program.say(str(error))
+        stdio.say(str(error))
         return BUSY
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    actors.entry.run(main)

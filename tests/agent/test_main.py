@@ -215,18 +215,9 @@ def test_without_root_the_agent_does_not_start(
     assert capfd.readouterr().err == "lavender: the agent must start as root: use sudo\n"
 
 
-@pytest.mark.parametrize("out", ["/dev/full", None])
-def test_an_output_that_takes_nothing_is_an_error_and_no_crash(out: str | None) -> None:
-    words = ("--config", SHIPPED, "--show-topology")
-    if out is None:
-        done = agent(*words, preexec_fn=lambda: os.close(1))
-        assert done.returncode == 0
-    else:
-        with Path(out).open("wb") as full:
-            done = agent(*words, stdout=full)
-        assert done.returncode == 1
-        assert b"standard output: No space left" in done.stderr
-    assert b"Traceback" not in done.stderr
+def test_a_closed_output_is_no_error() -> None:
+    done = agent("--config", SHIPPED, "--show-topology", preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 # Replays, in a process of their own

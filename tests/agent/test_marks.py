@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from actors.agent import marks as module
 from actors.agent.marks import Marks, find, homes, set_marks
+from tests.agent.cast import ROOT
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root sets marks")
@@ -91,6 +94,18 @@ def test_marks_are_bounded_and_counted(root: Path, monkeypatch: pytest.MonkeyPat
 def test_homes_are_those_that_are_there(root: Path) -> None:
     assert homes(str(root)) == {f"{root}/home/a": NOBODY}
     assert not homes(f"{root}/nowhere")
+
+
+def test_the_hosts_files_are_reached_from_another_mount_namespace(root: Path) -> None:
+    code = (
+        "import sys; from actors.agent.marks import set_marks;"
+        "found = set_marks(['/etc/shadow'], root=sys.argv[1]);"
+        "print(*found.files.values(), *found.folders.values())"
+    )
+    words = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /tmp && exec "$@"', "sh"]
+    words += [sys.executable, "-c", code, f"/proc/{os.getpid()}/root{root}"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == [f"{root}/etc/shadow", f"{root}/etc"]
 
 
 def test_globs_are_of_one_component(root: Path) -> None:

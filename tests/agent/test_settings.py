@@ -39,7 +39,13 @@ def test_a_subject_token_may_be_any_one_word(token: str) -> None:
     assert AgentSettings(agent_id=token).agent_id == token
 
 
-@pytest.mark.parametrize("token", ["a.b", "*", ">", "a b", "a\u00a0b", "a\n", "\x00", ""])
+@pytest.mark.parametrize(
+    "token",
+    [
+        *("a.b", "*", ">", "a b", "a\u00a0b", "a\n", "\x00", ""),
+        *("/etc", "a/b", "a\\b", "a\x85b", "a\x9bb", "a\u202eb", "a\u200bb"),
+    ],
+)
 def test_a_subject_token_is_one_word(token: str) -> None:
     with pytest.raises(ValidationError):
         AgentSettings(agent_id=token)

@@ -19,6 +19,7 @@ PID, START = 70_000_000, 10_000_000
 """A pid that no process has."""
 SHADOW = "/etc/shadow"
 SECOND = 1_000_000_000
+ROOT = os.open("/", os.O_PATH)
 
 
 class Queue:
@@ -44,7 +45,7 @@ class Scene:
     def __init__(self) -> None:
         self.now_ns = 100 * SECOND
         self.queue = Queue()
-        marks = Marks(cast("Group", self.queue), SensitivePaths([SHADOW]), -1)
+        marks = Marks(cast("Group", self.queue), SensitivePaths([SHADOW]), ROOT)
         marks.files[b"shadow"] = SHADOW
         marks.folders[b"etc"] = "/etc"
         self.witness = Witness(marks, clock_ns=lambda: self.now_ns)
@@ -209,12 +210,14 @@ def test_the_agent_and_the_ignored_are_left_out(scene: Scene) -> None:
     assert scene.counts() == {"filtered": 2}
 
 
-def test_what_lies_beside_is_passed_over_once(scene: Scene) -> None:
+def test_what_lies_beside_is_passed_over_once_if_everybody_may_read_it(scene: Scene) -> None:
     for _ in range(3):
-        scene.notice("ld.so.cache", b"cache")
+        scene.notice("passwd", b"users")
+        scene.notice("gshadow", b"groups")
+        scene.notice("nothing", b"gone")
         assert not scene.after(0.04)
-    assert scene.queue.passed_over == [b"etc/ld.so.cache"]
-    assert scene.counts() == {"filtered": 3}
+    assert scene.queue.passed_over == [b"etc/passwd"]
+    assert scene.counts() == {"filtered": 9}
 
 
 def test_another_name_of_the_file_is_the_file(scene: Scene) -> None:

@@ -20,6 +20,7 @@ from bpf.records import (
     EXEC,
     EXIT,
     FORK,
+    LISTEN,
     MARK_CANDIDATE,
     MARK_RESOLVED,
     OPEN,
@@ -90,6 +91,27 @@ def exits(draw: st.DrawFn) -> Item:
     status = code << 8 | dumped << 7 | signal
     payload = fixed(EXIT, time_ns=time, start_ns=start, pid=pid, status=status)
     return payload, (time, pid, start, code, signal)
+
+
+@st.composite
+def listens(draw: st.DrawFn) -> Item:
+    time, start, pid, uid, port = (draw(s) for s in (U64, U64, U32, U32, U16))
+    comm, family = draw(comms), draw(st.sampled_from([2, 10]))
+    address = draw(st.binary(min_size=16, max_size=16))
+    payload = fixed(
+        LISTEN,
+        time_ns=time,
+        start_ns=start,
+        pid=pid,
+        uid=uid,
+        family=family,
+        port=port,
+        address=address,
+        comm=comm,
+        socket=start >> 1,
+    )
+    where = address[:4] if family == socket.AF_INET else address
+    return payload, (time, pid, start, uid, shown(comm), family, where, port, start >> 1)
 
 
 @st.composite
@@ -194,6 +216,7 @@ KINDS = (
     Kind(EXIT, exits(), decode.decode_exits),
     Kind(OPEN, opens(), decode.decode_opens),
     Kind(CONNECT, connects(), decode.decode_connects, a_connect),
+    Kind(LISTEN, listens(), decode.decode_listens, a_connect),
     Kind(EXEC, execs(), decode.decode_execs),
 )
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.layout.name)
@@ -326,7 +349,7 @@ def test_a_record_shorter_than_its_fixed_part_is_named(kind: Kind, length: int) 
         kind.decode(framed(bytes(length)))
 
 
-OPENS, CONNECTS, EXECS = KINDS[2], KINDS[3], KINDS[4]
+OPENS, EXECS = KINDS[2], KINDS[-1]
 
 
 def opened(raw: bytes) -> list[str]:

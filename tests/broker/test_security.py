@@ -348,7 +348,11 @@ def test_made_again_it_keeps_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["acme", "acme.*", "acme.a.b", "a b.c", "acme./x", "ingest.web-1", ".a"]
+    "name",
+    [
+        *("acme", "acme.*", "acme.a.b", "a b.c", "acme./x", "ingest.web-1", ".a"),
+        *("acme.a/../b", "acme.web\u202e-1", "acme.web\x9b-1", f"acme.{'x' * 65}"),
+    ],
 )
 def test_names_that_would_widen_permissions_are_refused(tmp_path: Path, name: str) -> None:
     made = make_config(tmp_path / "secrets", "--agent", name)

@@ -12,12 +12,13 @@ import pytest
 
 from actors.detection.alerts import Alert
 from actors.detection.events import Identity
+from actors.detection.names import split_purpose
 from actors.detection.settings import FilterSettings
 from actors.detection.testing import Host
 
 FILTERS = tomllib.loads((Path(__file__).parents[2] / "lavender.toml").read_text())["filters"]
 TRUSTING = (
-    *("safe_shell_launchers", "ignored_comms", "safe_file_readers"),
+    *("safe_shell_launchers", "pass_through", "ignored_comms", "safe_file_readers"),
     *("noisy_comms", "safe_command_launchers", "known_network_callers"),
 )
 BASH, DASH, SH = "/usr/bin/bash", "/usr/bin/dash", "/bin/sh"
@@ -42,8 +43,15 @@ def sh(host: Host, parent: Identity, *words: str) -> list[Alert]:
 
 @pytest.mark.parametrize("entry", [entry for name in TRUSTING for entry in FILTERS[name]])
 def test_no_entry_trusts_whatever_it_meets(entry: str) -> None:
-    assert entry.startswith(("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")) or "/" not in entry
-    assert len(entry.split("*", maxsplit=1)[0]) >= 2
+    names, files = split_purpose(entry)
+    for name in names:
+        assert name.startswith(("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")) or "/" not in name
+        assert len(name.split("*", maxsplit=1)[0]) >= 2
+    assert all(file.startswith("/") and len(file) > 4 for file in files)
+
+
+def test_no_program_may_read_every_sensitive_file() -> None:
+    assert all(split_purpose(entry)[1] for entry in FILTERS["safe_file_readers"])
 
 
 @pytest.mark.parametrize(

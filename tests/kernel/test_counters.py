@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bpf.records import PROBES
 from tests.kernel.endpoint import Endpoint, Line, assert_balanced, endpoint
 
 OPENS = 40_000
@@ -36,7 +37,6 @@ int main(int argc, char **argv) {
   }
 }
 """
-TYPES = {"fork": "fork", "exec": "exec", "exit": "exit", "open": "open", "connect": "connect"}
 
 
 def flood(build: Callable[[str], Path], path: Path) -> tuple[int, int]:
@@ -122,7 +122,7 @@ def test_a_status_record_has_every_counter() -> None:
     with endpoint(LAVENDER_AGENT__HEARTBEAT_INTERVAL_SECS="0.1") as running:
         status = running.wait_for(lambda: next(iter(running.statuses[2:]), None))
         assert running.stop() == 0
-    assert set(status["probes"]) == set(TYPES)
+    assert set(status["probes"]) == {*PROBES, "witness"}
     assert_balanced(status["probes"])
     assert status["agent_id"] == "dev-agent-1"
     assert status["uptime_secs"] > 0

@@ -76,7 +76,7 @@ def flood(program: Path, what: str, path: Path, processes: int) -> Iterator[list
 
 def needle(program: Path, net: Island, secret: Path, number: int) -> int:
     """Read a listed file, start a shell, connect to a suspicious port; the pid."""
-    words = [
+    words: list[str | Path] = [
         "open",
         secret,
         "connect",
@@ -140,7 +140,7 @@ def refusing(programs: Path) -> Iterator[Path]:
         ("refused-opens", "open", True),
     ],
 )
-def test_a_flood_of_calls_that_cost_nothing_hides_no_act_and_is_told(  # noqa: PLR0913, PLR0917
+def test_a_flood_of_calls_that_cost_nothing_hides_no_act_and_is_told(  # noqa: PLR0917 - what the floods differ in
     build: Callable[[str], Path],
     needles: Callable[[], dict[int, int]],
     refusing: Path,

@@ -81,7 +81,7 @@ int main(int argc, char **argv) {
   if (!strcmp(how, "handle")) ret = by_handle(argv[2]);
   if (!strcmp(how, "inherited")) { char c; ret = read(atoi(argv[2]), &c, 1); }
   if (!strcmp(how, "renamed")) ret = rename(argv[2], argv[3]) ? -errno : 0;
-  if (argc > 2 && strstr("connect uring-connect 32-bit-connect fast-open datagram", how)) {
+  if (argc > 2 && strstr("connect uring-connect 32-bit-connect fast-open datagram listen", how)) {
     to.sin_port = htons(atoi(argv[2]));
     int fd = socket(AF_INET, strcmp(how, "datagram") ? SOCK_STREAM : SOCK_DGRAM, 0);
     if (!strcmp(how, "connect")) ret = connect(fd, (void *)&to, sizeof to) ? -errno : 0;
@@ -89,6 +89,7 @@ int main(int argc, char **argv) {
       ret = through_uring((struct io_uring_sqe){.opcode = IORING_OP_CONNECT, .fd = fd,
                                                 .addr = (unsigned long)&to, .off = sizeof to});
     if (!strcmp(how, "32-bit-connect")) ret = by_32_bits(362, fd, &to, sizeof to, sizeof to);
+    if (!strcmp(how, "listen")) ret = by_32_bits(363, fd, &to, sizeof to, 0);
     if (!strcmp(how, "fast-open"))
       ret = sendto(fd, "x", 1, MSG_FASTOPEN, (void *)&to, sizeof to) < 0 ? -errno : 0;
     if (!strcmp(how, "datagram"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from tests.kernel.endpoint import Endpoint, assert_balanced, endpoint
 from tests.kernel.test_unseen import ROUNDABOUT, done
-from tests.kernel.workload import run
+from tests.kernel.workload import python, run
 
 RUNS = 60
 READ = "T1003 [Sensitive file read]"
@@ -87,10 +89,41 @@ def place(programs: Path) -> Iterator[Place]:
     shutil.rmtree(programs / "witness")
 
 
+def test_an_overflow_of_the_queue_is_counted(place: Place) -> None:
+    """Notices of one file by one process under many names are all different.
+
+    First in this file, for it has an agent of its own.
+    """
+    code = """if True:
+        import os, sys
+        for number in range(10_000):
+            name = f"{sys.argv[1]}.{number}"
+            os.link(sys.argv[1], name)
+            os.close(os.open(name, os.O_RDONLY))
+            os.unlink(name)
+    """
+    with endpoint(
+        LAVENDER_FILTERS__SENSITIVE_FILES=place.listed,
+        LAVENDER_AGENT__HEARTBEAT_INTERVAL_SECS="0.2",
+    ) as running:
+        os.kill(running.pid, signal.SIGSTOP)
+        try:
+            pid, exit_code = python(code, str(place.key))
+        finally:
+            os.kill(running.pid, signal.SIGCONT)
+        assert exit_code == 0
+        running.alert(READ, pid)
+        running.wait_for(lambda: running.statuses[-1]["probes"]["witness"]["lost"])
+        assert running.stop() == 0
+        assert_balanced(running.stopped()["probes"])
+
+
 @pytest.fixture(scope="module")
 def agent(place: Place, programs: Path) -> Iterator[Endpoint]:
     with endpoint(
-        record=programs / "witness" / "events", LAVENDER_FILTERS__SENSITIVE_FILES=place.listed
+        record=programs / "witness" / "events",
+        LAVENDER_FILTERS__SENSITIVE_FILES=place.listed,
+        LAVENDER_FILTERS__SAFE_FILE_READERS='["dd"]',
     ) as running:
         yield running
         assert running.stop() == 0
@@ -152,6 +185,16 @@ def test_a_hard_link_hides_nothing(agent: Endpoint, place: Place, programs: Path
     witnessed(agent, pid, place.key)
 
 
+def test_becoming_a_safe_reader_afterwards_excuses_nothing(
+    agent: Endpoint, place: Place, programs: Path
+) -> None:
+    link = programs / "becoming"
+    link.hardlink_to(place.key)
+    code = "import os, sys; os.open(sys.argv[1], 0); os.execv('/usr/bin/dd', ['dd', '--version'])"
+    pid, _ = python(code, str(link), stdout=subprocess.DEVNULL)
+    agent.alert(READ, pid)
+
+
 def test_a_folder_renamed_for_a_moment_hides_nothing(agent: Endpoint, place: Place) -> None:
     away = place.ssh.with_name("away")
     place.ssh.rename(away)
@@ -161,14 +204,17 @@ def test_a_folder_renamed_for_a_moment_hides_nothing(agent: Endpoint, place: Pla
     witnessed(agent, pid, place.key)
 
 
-def test_a_file_put_in_its_place_is_watched(
-    agent: Endpoint, roundabout: Path, place: Place
+@pytest.mark.parametrize("whose", ["-m", "-Urm"])
+def test_an_overlay_hides_nothing(
+    agent: Endpoint, place: Place, tmp_path: Path, whose: str
 ) -> None:
-    new = place.ssh / "new"
-    new.write_text("another\n")
-    new.chmod(0o600)
-    new.rename(place.key)
-    witnessed(agent, done(roundabout, "handle", place.key), place.key)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "shown").mkdir()
+    script = 'mount -t overlay overlay -o lowerdir="$1:empty" shown && exec cat shown/id_rsa'
+    words = ("unshare", whose, "sh", "-c", script, "sh", str(place.ssh))
+    pid, code = run(*words, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert code == 0
+    witnessed(agent, pid, place.key)
 
 
 def test_what_a_probe_tells_is_told_once(agent: Endpoint, roundabout: Path, place: Place) -> None:
@@ -182,3 +228,22 @@ def test_other_files_are_not_told(agent: Endpoint, roundabout: Path, place: Plac
     pids = [done(roundabout, "handle", place.ssh / "config") for _ in range(3)]
     judged(agent, roundabout, place)
     assert not [pid for pid in pids if agent.seen(type="open", pid=pid)]
+
+
+def test_an_ordinary_open_by_a_safe_reader_is_silent(
+    agent: Endpoint, roundabout: Path, place: Place
+) -> None:
+    pid, _ = run("/usr/bin/dd", f"if={place.key}", "of=/dev/null", "status=none")
+    judged(agent, roundabout, place)
+    assert [event["witness"] for event in agent.seen(type="open", pid=pid)] == [False]
+    assert not agent.alerts_about(pid=pid)
+
+
+def test_a_file_put_in_its_place_is_watched(
+    agent: Endpoint, roundabout: Path, place: Place
+) -> None:
+    new = place.ssh / "new"
+    new.write_text("another\n")
+    new.chmod(0o600)
+    new.rename(place.key)
+    witnessed(agent, done(roundabout, "handle", place.key), place.key)

@@ -21,7 +21,7 @@ from transport.messages import Evicted
 from transport.spool import Spool
 from transport.spool_errors import SpoolCorrupt, SpoolError, SpoolFull, SpoolInUse
 from transport.spool_evictions import Loss
-from transport.spool_folder import SET_ASIDE_MAX, prepare_folder
+from transport.spool_folder import SET_ASIDE_MAX
 
 ROOT = Path(__file__).resolve().parents[2]
 CAST = (sys.executable, "-m", "tests.transport.spool_cast")
@@ -141,22 +141,6 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "spool").touch()
     with pytest.raises(SpoolError, match="cannot use"):
         Spool.open(tmp_path / "spool")
-
-
-def test_preparing_a_folder_follows_no_link(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.touch(0o644)
-    folder = tmp_path / "spool"
-    folder.mkdir()
-    (folder / "spool.db").symlink_to(outside)
-    (folder / "spool.lock").hardlink_to(outside)
-    (folder / "spool.db-wal").touch()
-    before = outside.stat()
-    uid = os.getuid() or 4242
-    prepare_folder(folder, uid=uid, gid=os.getgid())
-    assert outside.stat() == before
-    assert (folder / "spool.db-wal").stat().st_uid == uid
-    assert folder.stat().st_uid == uid
 
 
 def _garbage(file: Path) -> None:
