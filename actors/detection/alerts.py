@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from string import Template
 
 import msgspec
@@ -106,10 +107,6 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
             return f"{host}:{event.dest_port}"
 
 
-DETAIL_WORDS = ("program", "launcher", "target", "arguments", "note", "outcome", "claimed")
-"""What a rule's sentence may be filled in with."""
-
-
 def check_detail(template: str) -> None:
     """Refuse a rule's sentence that asks for a word that is not there.
 
@@ -117,10 +114,10 @@ def check_detail(template: str) -> None:
         RuleError: Such a word.
     """
     for word in Template(template).get_identifiers():
-        if word not in DETAIL_WORDS:
-            known = ", ".join(f"${each}" for each in DETAIL_WORDS)
+        if word not in _FACTS:
+            known = ", ".join(f"${each}" for each in _FACTS)
             raise RuleError(
-                f"detail: there is no ${word}, only {known}{did_you_mean(word, DETAIL_WORDS)};"
+                f"detail: there is no ${word}, only {known}{did_you_mean(word, _FACTS)};"
                 " a dollar sign itself is $$"
             )
 
@@ -132,18 +129,9 @@ def rule_detail(template: str, seen: Observation) -> str:
     """
     event = seen.event
     template = template or _SENTENCES[type(event)]
-    facts = {
-        "program": _called(seen.program),
-        "launcher": "an unknown program" if seen.launcher is None else _called(seen.launcher),
-        "initiator": "an unknown program" if seen.initiator is None else _called(seen.initiator),
-        "through": _through(seen),
-        "target": _word(event_text(event)),
-        "note": seen.note,
-        "arguments": _word(" ".join(event.argv)) if isinstance(event, ExecEvent) else "",
-        "outcome": _outcome(event.error) if isinstance(event, ConnectEvent) else "",
-        "claimed": _word(event.claimed) if isinstance(event, ConnectEvent) else "",
-    }
-    told = Template(template).safe_substitute(facts)
+    made = Template(template)
+    facts = {word: _FACTS[word](seen) for word in made.get_identifiers() if word in _FACTS}
+    told = made.safe_substitute(facts)
     if isinstance(event, OpenEvent) and event.witness:
         told += f" {_WITNESSED}"
     return printable(told, limit=_MAX_DETAIL)
@@ -174,3 +162,36 @@ def _outcome(error: int) -> str:
 
 def _word(text: str) -> str:
     return printable(text, limit=_MAX_WORD)
+
+
+def _arguments(seen: Observation) -> str:
+    event = seen.event
+    return _word(" ".join(event.argv)) if isinstance(event, ExecEvent) else ""
+
+
+def _connected(seen: Observation) -> str:
+    event = seen.event
+    return _outcome(event.error) if isinstance(event, ConnectEvent) else ""
+
+
+def _claimed(seen: Observation) -> str:
+    event = seen.event
+    return _word(event.claimed) if isinstance(event, ConnectEvent) else ""
+
+
+def _called_if_known(program: Program | None) -> str:
+    return "an unknown program" if program is None else _called(program)
+
+
+_FACTS: dict[str, Callable[[Observation], str]] = {
+    "program": lambda seen: _called(seen.program),
+    "launcher": lambda seen: _called_if_known(seen.launcher),
+    "initiator": lambda seen: _called_if_known(seen.initiator),
+    "through": _through,
+    "target": lambda seen: _word(event_text(seen.event)),
+    "note": lambda seen: seen.note,
+    "arguments": _arguments,
+    "outcome": _connected,
+    "claimed": _claimed,
+}
+"""The words that a rule's sentence may have."""
