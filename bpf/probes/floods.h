@@ -24,10 +24,12 @@ struct owner {
 };
 struct bucket {
   u64 busy_ns;   /* when all that was taken will have flowed in again */
-  u64 throttled; /* since then: */
+  u64 throttled; /* both only grow */
   u64 lost;
-  u64 since_ns;
-  u64 told;
+  u64 told_throttled; /* of these, what has been told */
+  u64 told_lost;
+  u64 since_ns; /* when something was told last */
+  u64 told;     /* how often */
 };
 BPF_F_TABLE("lru_hash", struct owner, struct bucket, PROCESS_BUCKETS, 8192, 0);
 BPF_F_TABLE("lru_hash", struct owner, struct bucket, USER_BUCKETS, 1024, 0);
@@ -74,13 +76,16 @@ static __always_inline void tell_flood(struct caller *caller, struct bucket *buc
   struct counters *cnt = counters(PROBE_FLOOD);
   if (!cnt)
     return;
+  u64 throttled = bucket->throttled, told_throttled = bucket->told_throttled;
+  u64 lost = bucket->lost, told_lost = bucket->told_lost;
   struct flood_record record = {
       .time_ns = now,
       .start_ns = caller->start_ns,
       .pid = caller->pid,
       .uid = caller->uid,
-      .throttled = bucket->throttled,
-      .lost = bucket->lost,
+      /* another processor may have told more meanwhile */
+      .throttled = throttled > told_throttled ? throttled - told_throttled : 0,
+      .lost = lost > told_lost ? lost - told_lost : 0,
       .span_ns = now - bucket->since_ns,
       .probe = caller->probe,
       .failed = caller->failed,
@@ -89,8 +94,8 @@ static __always_inline void tell_flood(struct caller *caller, struct bucket *buc
                         (void *)(caller->leader + OFF_task_struct_comm));
   bucket->told = told + 1;
   bucket->since_ns = now;
-  __sync_fetch_and_add(&bucket->throttled, -record.throttled);
-  __sync_fetch_and_add(&bucket->lost, -record.lost);
+  bucket->told_throttled = throttled;
+  bucket->told_lost = lost;
   COUNT(cnt->seen);
   if (FLOOD_EVENTS.ringbuf_output(&record, sizeof(record), wake_up(cnt, false)))
     COUNT(cnt->lost);
@@ -144,7 +149,7 @@ static __always_inline void count_lost(struct caller *caller, struct counters *c
   if (!bucket)
     return;
   COUNT(bucket->lost);
-  if (bucket->lost >= LOST_WORTH_TELLING)
+  if (bucket->lost - bucket->told_lost >= LOST_WORTH_TELLING)
     tell_flood(caller, bucket, now);
 }
 
