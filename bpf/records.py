@@ -151,6 +151,8 @@ EXEC = Layout(
         ("standard_input", "u64"),
         ("standard_output", "u64"),
         ("standard_error", "u64"),
+        ("exec_id", "u32"),
+        ("spare", "u32"),
     ),
 )
 FLOOD = Layout(

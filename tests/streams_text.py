@@ -57,7 +57,7 @@ takes no command from the network. See [ROADMAP.md](ROADMAP.md).
 LEDGER = """
 ## The ledger
 
-`python -m services.ledger --json` prints one object: `balanced`, and `agents`, each an account of the fields below with `balanced` and
+`python -m services.ledger --json` prints one object: `balanced`, and `agents`, each an account of the fields below with `balanced` (every sum holds, and the agent is not silent) and
 `problems` (each sum that does not hold, in words). The sums are those of `services/ledger/balance.py`:
 
 ```text

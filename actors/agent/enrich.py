@@ -17,6 +17,7 @@ from bpf.records import MARK_HOST_NAMESPACE
 
 SYSTEM_FOLDERS = ("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")
 PASSWD = Path("/etc/passwd")
+_EXECS_MAX = 4096
 _CONTROLLED_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -93,6 +94,11 @@ class Enricher:
     def __init__(self, users: Users, devices: Iterable[int]) -> None:
         self._users = users
         self._devices = frozenset(devices)
+        self._exec_ids: dict[tuple[int, int], int] = {}
+
+    def exec_id(self, event: ExecEvent) -> int | None:
+        """The kernel's number of that program within its process; only the latest are known."""
+        return self._exec_ids.get((event.pid, event.time_ns))
 
     def exec_event(  # noqa: PLR0913, PLR0917 - the decoder's own six values, once per exec
         self,
@@ -107,6 +113,9 @@ class Enricher:
         (time_ns, start, pid, uid, parent_start, cgroup, _, device, exe_uid, mode) = fixed[:10]
         ppid, login_uid, error = fixed[10:13]
         marks, comm = fixed[18:20]
+        self._exec_ids[pid, time_ns] = fixed[23]
+        if len(self._exec_ids) > _EXECS_MAX:
+            del self._exec_ids[next(iter(self._exec_ids))]
         system = (
             bool(marks & MARK_HOST_NAMESPACE)
             and device in self._devices

@@ -19,7 +19,6 @@ from actors.detection.events import (
     ExitEvent,
     FloodEvent,
     ForkEvent,
-    Identity,
     ListenEvent,
     OpenEvent,
     SeedEvent,
@@ -189,7 +188,7 @@ class RecordedSensor(NoSensor):
         """Forget it."""
         self._sweep.pop(ring, None)
 
-    def ignore(self, identity: Identity) -> None:
+    def ignore(self, event: ExecEvent) -> None:
         """Nothing: what was ignored then is not in the file."""
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from actors.agent.enrich import Enricher
 from actors.agent.seeds import read_seeds
 from actors.agent.timer import Timer
 from actors.agent.witness import Witness
-from actors.detection.events import AnyEvent, ExitEvent, ForkEvent, Identity, OpenEvent, SeedEvent
+from actors.detection.events import AnyEvent, ExecEvent, ExitEvent, ForkEvent, OpenEvent, SeedEvent
 from bpf import decode
 from bpf.attach import Attached
 from bpf.control import Control, Counters
@@ -96,8 +96,8 @@ class Sensor(Protocol):
             The rings that do not hold those positions, and are read from where they begin.
         """
 
-    def ignore(self, identity: Identity) -> None:
-        """Ask for no more opens and connects of a process."""
+    def ignore(self, event: ExecEvent) -> None:
+        """Ask for no more opens and connects of a process while it runs what it executed here."""
 
     def counters(self) -> dict[str, dict[str, int]]:
         """The probes' counters, by probe."""
@@ -150,7 +150,7 @@ class NoSensor:
         """Nothing."""
         return list(positions)
 
-    def ignore(self, identity: Identity) -> None:
+    def ignore(self, event: ExecEvent) -> None:
         """Nothing."""
 
     def counters(self) -> dict[str, dict[str, int]]:
@@ -182,6 +182,7 @@ class KernelSensor:
         self.taken_over = attached.taken_over
         self.start_gap = attached.gap
         self._hold = hold
+        self._enricher = enricher
         self.boot_id = BOOT_ID.read_text().strip()
         self.hostname = socket.gethostname()[:255]
         self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -327,10 +328,12 @@ class KernelSensor:
             and (name not in self._rings or not self._rings[name].resume(position))
         ]
 
-    def ignore(self, identity: Identity) -> None:
-        """Put the process on the kernel's list, and on the witness's."""
-        self.control.ignore(*identity)
-        self._witness.ignore(identity)
+    def ignore(self, event: ExecEvent) -> None:
+        """Put the program on the kernel's list, and on the witness's."""
+        exec_id = self._enricher.exec_id(event)
+        if exec_id is not None:
+            self.control.ignore(*event.identity, exec_id)
+            self._witness.ignore(event)
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Summed over processors, read without a system call; the witness's beside them."""

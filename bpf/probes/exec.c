@@ -108,6 +108,7 @@ static __always_inline int report_exec(void *task, u64 name, int error) {
   record->pid = tgid;
   record->uid = bpf_get_current_uid_gid();
   record->error = error;
+  record->exec_id = LOAD32(task, OFF_task_struct_self_exec_id);
   record->marks = mount_marks(task);
   exec_process(record, task);
 
