@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from actors.gaps import note
+from transport.gaps import note
 from transport.messages import Evidence, Gap
 
 _GAPS_MAX = 64

@@ -11,13 +11,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from actors import gaps
 from actors.alerting import Firsts, Origin, alert_message
 from actors.detection import snapshots
 from actors.detection.engine import Engine
 from actors.detection.events import AnyEvent, Identity
 from actors.detection.ruleset import RuleSet
-from transport import messages
+from transport import gaps, messages
 from transport.messages import Alert, CanonicalBatch, Gap, Host
 from transport.subjects import Address
 
