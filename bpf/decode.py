@@ -36,6 +36,7 @@ _EXIT = struct.Struct("<I4x" + records.EXIT.code)
 _OPEN = struct.Struct("<" + records.OPEN.code)
 _CONNECT = struct.Struct("<" + records.CONNECT.code)
 _LISTEN = struct.Struct("<I4x" + records.LISTEN.code)
+_FLOOD = struct.Struct("<I4x" + records.FLOOD.code)
 _EXEC = struct.Struct("<" + records.EXEC.code)
 _OPEN_SLOT = struct.Struct(
     f"<I4x{records.OPEN.code}{OPEN_SLOT_BYTES - HEADER_BYTES - records.OPEN.size}s"
@@ -275,6 +276,17 @@ def _unix_path(view: memoryview) -> str:
         name = b"@" + raw[1:].rstrip(b"\0").replace(b"\0", b"@")
         return name.decode("utf-8", "backslashreplace")
     return text(raw)
+
+
+def decode_floods(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
+    """``make(time_ns, pid, start_ns, uid, comm, probe, failed, throttled, lost, span_ns)`` each."""
+    events: list[T] = []
+    slots, consumed = _slots(window, _FLOOD, records.FLOOD)
+    for _, time_ns, start, pid, uid, throttled, lost, span_ns, probe, failed, comm in slots:
+        name = records.PROBES[probe] if probe < len(records.PROBES) else str(probe)
+        counts = (name, failed != 0, throttled, lost, span_ns)
+        events.append(make(time_ns, pid, start, uid, _comm(comm), *counts))
+    return events, consumed
 
 
 def split_arguments(raw: bytes, total: int) -> tuple[tuple[str, ...], bool]:

@@ -155,13 +155,25 @@ EXEC = Layout(
         ("spare", "u32"),
     ),
 )
-LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT, LISTEN)
+FLOOD = Layout(
+    "flood",
+    (
+        *_PROCESS,
+        ("throttled", "u64"),
+        ("lost", "u64"),
+        ("span_ns", "u64"),
+        ("probe", "u32"),
+        ("failed", "u32"),
+        ("comm", "char16"),
+    ),
+)
+LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT, LISTEN, FLOOD)
 
 PROBES = tuple(layout.name for layout in LAYOUTS)
 """Names of the probes in the order of their counters."""
 
-COUNTERS = ("seen", "delivered", "filtered", "suppressed", "lost")
-"""What each probe counts; ``seen = delivered + filtered + suppressed + lost``."""
+COUNTERS = ("seen", "delivered", "filtered", "suppressed", "throttled", "lost")
+"""What each probe counts; ``seen`` is the sum of the others."""
 COUNTER_STRIDE_BYTES = 64
 """Bytes of one probe's counters on one CPU: a cache line."""
 
@@ -182,7 +194,14 @@ RINGS = (
     Ring("OPEN_EVENTS", "open", 1 << 22),
     Ring("CONN_EVENTS", "connect", 1 << 20),
     Ring("LISTEN_EVENTS", "listen", 1 << 17),
+    # What fails, and connections that need nobody at the other end (bpf/probes/floods.h).
+    Ring("EXEC_MINOR", "exec", 1 << 20),
+    Ring("OPEN_MINOR", "open", 1 << 20),
+    Ring("CONN_MINOR", "connect", 1 << 20),
+    Ring("FLOOD_EVENTS", "flood", 1 << 17),
 )
+RING_NUMBER = 0x7FFE_0000
+"""Stands for the first ring's descriptor in the probes' source; the next ones follow on it."""
 
 # struct control, shared memory between agent and probes (bpf/control.py writes it).
 NAME_WORDS = 64
@@ -212,6 +231,8 @@ def c_declarations() -> str:
         "PROBE_COUNT": len(PROBES),
         **{f"PROBE_{name.upper()}": index for index, name in enumerate(PROBES)},
         **{f"{ring.map_name}_PAGES": ring.size_bytes // 4096 for ring in RINGS},
+        **{f"{ring.map_name}_BYTES": ring.size_bytes for ring in RINGS},
+        **{f"{ring.map_name}_NUMBER": RING_NUMBER + index for index, ring in enumerate(RINGS)},
     }
     lines = [f"#define {name} {value}" for name, value in constants.items()]
     counters = " ".join(f"u64 {name};" for name in COUNTERS)

@@ -42,6 +42,7 @@ GateCheck: TypeAlias = Callable[[Any], bool]
 Check: TypeAlias = Callable[[Observation], bool]
 
 _MADE_MAX = 65_536
+_O_DIRECTORY = 0o200000  # x86-64, as the kernel says it
 
 
 class Mixed(msgspec.Struct, frozen=True):
@@ -331,13 +332,15 @@ class Compiler:
         return lambda seen: isinstance(seen.event, OpenEvent) and trusts(get(seen), seen.event)
 
     def _opens_listed(self, setting: str) -> GateCheck:
-        """Whether an opened file is on a list, wherever it is mounted."""
+        """Whether an opened file is on a list, wherever it is mounted; folders are no files."""
         if setting not in self._paths:
             self._paths[setting] = SensitivePaths(self._list(setting, str))
         paths = self._paths[setting]
 
         def opens(event: OpenEvent) -> bool:
             if event.resolved:
+                if event.flags & _O_DIRECTORY:
+                    return False
                 matches = paths.matches
                 return matches(event.filename) or (event.origin != "" and matches(event.origin))
             return paths.matches_unresolved(event.filename)

@@ -203,6 +203,8 @@ def test_a_running_process_that_was_missed_is_asked_of_proc(scene: Scene) -> Non
 
 def test_the_agent_and_the_ignored_are_left_out(scene: Scene) -> None:
     scene.witness.ignore(scene.run())
+    scene.after(0.01)
+    scene.after(0.01)
     scene.notice()
     scene.notice(pid=os.getpid())
     scene.after(0.04)
@@ -218,6 +220,13 @@ def test_what_an_ignored_program_executes_is_not_ignored(scene: Scene) -> None:
     scene.notice()
     scene.after(0.04)
     assert [event.comm for event in scene.after(1.1)] == ["thief"]
+
+
+def test_becoming_an_ignored_program_afterwards_excuses_nothing(scene: Scene) -> None:
+    scene.notice()
+    scene.after(0.04)
+    scene.witness.ignore(scene.run(comm="backup"))
+    assert scene.after(1.1)
 
 
 def test_what_lies_beside_is_passed_over_once_if_everybody_may_read_it(scene: Scene) -> None:
