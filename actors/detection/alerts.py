@@ -8,6 +8,7 @@ from string import Template
 
 import msgspec
 
+from actors.detection.addresses import plain
 from actors.detection.complaints import did_you_mean
 from actors.detection.conditions import RuleError
 from actors.detection.correlator import Chain
@@ -103,7 +104,8 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
         case ConnectEvent():
             if event.af == _UNIX:
                 return f"unix:{event.path}"
-            host = f"[{event.dest_ip}]" if ":" in event.dest_ip else event.dest_ip
+            address = plain(event.dest_ip)
+            host = f"[{address}]" if ":" in address else address
             return f"{host}:{event.dest_port}"
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from actors.detection.addresses import is_external
+from actors.detection.addresses import is_external, is_mapped, plain
 from actors.detection.conditions import EventType, RuleError
 from actors.detection.events import ConnectEvent, ExecEvent, OpenEvent
 from actors.detection.obfuscation import find_obfuscation
@@ -158,6 +158,10 @@ def _descriptor(event: ExecEvent, number: int) -> str | None:
     return event.stdio[number] or None if event.stdio else None
 
 
+def _family(event: ConnectEvent) -> str | None:
+    return "ipv4" if is_mapped(event.dest_ip) else _FAMILIES.get(event.af)
+
+
 def _obfuscated(seen: Observation) -> bool:
     event = seen.event
     if not isinstance(event, ExecEvent):
@@ -252,9 +256,10 @@ _CONNECT: dict[str, Field] = {
     **_COMMON,
     "command_line": Field("text", _own_command_line, about="process"),
     "user": Field("text", lambda event: event.user or None),
-    "dest_ip": Field("text", lambda event: event.dest_ip or None, searched=True),
+    "dest_ip": Field("text", lambda event: plain(event.dest_ip) or None, searched=True),
+    "dest_ip.raw": Field("text", lambda event: event.dest_ip or None, searched=True),
     "dest_port": Field("port", lambda event: event.dest_port, gate=True),
-    "family": Field("text", lambda event: _FAMILIES.get(event.af), gate=True),
+    "family": Field("text", _family, gate=True),
     "claimed": Field("text", lambda event: event.claimed or None),
     "forged": Field("flag", lambda event: event.claimed != "", gate=True),
     "socket_path": Field("text", lambda event: event.path or None, searched=True),

@@ -111,7 +111,7 @@ def test_the_status_can_be_changed_both_ways() -> None:
     [
         ("tunes = []", "length"),
         ("tunes = ['a b']", "regex"),
-        ("tunes = ['a']\nlevel = 'low'", "unknown field"),
+        ("tunes = ['a']\nlevel = 'low'", "there is no key level"),
         ("tunes = ['a']\n[[exclusions]]\nmatch = {uid = 0}\nowner = 'x'", "reason"),
         ("tunes = ['a']\n[[exclusions]]\nmatch = {}\nowner = 'x'\nreason = 'y'", "empty"),
         ("tunes = ['a'\n", "Unclosed array"),
