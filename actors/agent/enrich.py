@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.agent.hostfiles import HostFiles, is_system_file
-from actors.detection.events import ConnectEvent, ExecEvent, ListenEvent
+from actors.detection.events import ConnectEvent, ExecEvent, FloodEvent, ListenEvent
 from bpf.decode import descriptor, text
 from bpf.records import MARK_HOST_NAMESPACE
 
@@ -149,3 +149,20 @@ class Enricher:
         """A listen event with its user's name."""
         name = self._users.name(uid)
         return ListenEvent(time_ns, pid, start_ns, uid, name, comm, af, ip, port, socket)
+
+    def flood_event(  # noqa: PLR0913, PLR0917 - the decoder's own values, once a second
+        self,
+        time_ns: int,
+        pid: int,
+        start_ns: int,
+        uid: int,
+        comm: str,
+        probe: str,
+        failed: bool,  # noqa: FBT001 - positional, as all values the decoder hands over
+        throttled: int,
+        lost: int,
+        span_ns: int,
+    ) -> FloodEvent:
+        """A flood event with its user's name."""
+        counts = (probe, failed, throttled, lost, span_ns)
+        return FloodEvent(time_ns, pid, start_ns, uid, self._users.name(uid), comm, *counts)

@@ -63,7 +63,7 @@ os.execv(words[0], words)
 def still(tmp_path: Path) -> Path:
     """A program of root's that needs no other file; it does nothing for so many seconds."""
     program = tmp_path / "still"
-    words = ["/usr/bin/gcc", "-static", "-O1", "-o", program, "-x", "c", "-"]
+    words = ["/usr/bin/gcc", "-static", "-O1", "-o", str(program), "-x", "c", "-"]
     subprocess.run(words, input=STILL.encode(), check=True)
     return program
 
