@@ -31,6 +31,7 @@ _INTERPRETERS = {
     "lua": ("e",),
 }
 """Families, and the ends of options after which code or a module comes, and no file."""
+_FAMILIES = tuple(_INTERPRETERS)
 WRITABLE = ("/tmp/", "/var/tmp/", "/dev/shm/")  # noqa: S108 - to tell what lies there
 """Folders in which every user may make files."""
 
@@ -103,9 +104,9 @@ def _pipe(descriptor: str) -> str:
 
 def _script(program: Program, event: ExecEvent) -> str:
     name = program.exe_name
-    code = next((ends for family, ends in _INTERPRETERS.items() if name.startswith(family)), None)
-    if code is None:
+    if not name.startswith(_FAMILIES):
         return ""
+    code = next(ends for family, ends in _INTERPRETERS.items() if name.startswith(family))
     if event.filename != event.exe and event.filename.startswith(WRITABLE):
         return shortened(event.filename)
     for argument in event.argv[1:]:
