@@ -111,4 +111,5 @@ def alert_message(  # noqa: PLR0913 - what is known of one alert
         exe=alert.exe,
         uid=alert.uid,
         start_ns=alert.start_ns,
+        targets=alert.targets,
     )

@@ -11,19 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeAlias
+from typing import Annotated, BinaryIO
 
 import msgspec
 import structlog
 
-from actors.detection.events import (
-    ConnectEvent,
-    ExecEvent,
-    ExitEvent,
-    ForkEvent,
-    OpenEvent,
-    SeedEvent,
-)
+from actors.detection.events import KernelEvent, SeedEvent
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -50,10 +43,8 @@ class Header(msgspec.Struct, frozen=True):
     """Whose it is; empty in older recordings."""
 
 
-RecordedEvent: TypeAlias = ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent
-
 _decode_header = msgspec.json.Decoder(Header).decode
-_decode_events = msgspec.json.Decoder(list[RecordedEvent]).decode
+_decode_events = msgspec.json.Decoder(list[KernelEvent]).decode
 _Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -75,12 +66,12 @@ class Recording:
         self._ended = False
         self._line = 1
 
-    def __iter__(self) -> Iterator[list[RecordedEvent]]:
+    def __iter__(self) -> Iterator[list[KernelEvent]]:
         """Iterate over the sweeps that are left."""
         while (events := self.next_sweep()) is not None:
             yield events
 
-    def next_sweep(self) -> list[RecordedEvent] | None:
+    def next_sweep(self) -> list[KernelEvent] | None:
         """Return the next sweep's events; None at the end, or where the file is damaged.
 
         An unfinished last line, as a crash leaves it, is an end like any other. Damage is no
@@ -90,7 +81,7 @@ class Recording:
         self._ended = events is None
         return events
 
-    def _next_line(self) -> list[RecordedEvent] | None:
+    def _next_line(self) -> list[KernelEvent] | None:
         self._line += 1
         try:
             line = self._file.readline(_LINE_MAX_BYTES)

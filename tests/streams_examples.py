@@ -20,8 +20,10 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     LineageProcess,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -86,6 +88,7 @@ EXEC = ExecEvent(
     user="ann",
     error=0,
     ancestry="systemd=>sshd=>bash=>cat",
+    stdio=("tty", "tty", "tty"),
 )
 OPEN = OpenEvent(
     time_ns=AT_NS + 900_000,
@@ -111,7 +114,30 @@ CONNECT = ConnectEvent(
     ancestry="systemd=>sshd=>bash",
 )
 EXIT = ExitEvent(time_ns=AT_NS + 2_000_000, **_CAT, exit_code=0, signal=0)
-EVENTS = (SEED, FORK, EXEC, EXIT, OPEN, CONNECT)
+LISTEN = ListenEvent(
+    time_ns=AT_NS + 1_600_000,
+    **_SHELL,
+    uid=1000,
+    user="ann",
+    comm="nc",
+    af=2,
+    ip="0.0.0.0",  # noqa: S104 - a value, nothing binds
+    port=4444,
+    socket=191_204,
+)
+FLOOD = FloodEvent(
+    time_ns=AT_NS + 1_700_000,
+    **_SHELL,
+    uid=1000,
+    user="ann",
+    comm="flood",
+    probe="exec",
+    failed=True,
+    throttled=344_112,
+    lost=0,
+    span_ns=1_000_000_000,
+)
+EVENTS = (SEED, FORK, EXEC, EXIT, OPEN, CONNECT, LISTEN, FLOOD)
 COUNTERS = Counters(
     load_id=LOAD,
     probes={"exec": ProbeCounts(seen=1204, delivered=1201, filtered=3)},

@@ -217,6 +217,7 @@ def _events() -> Iterator[str]:
     for cls in (
         *(events.SeedEvent, events.ForkEvent, events.ExecEvent),
         *(events.ExitEvent, events.OpenEvent, events.ConnectEvent),
+        *(events.ListenEvent, events.FloodEvent),
     ):
         yield from section(cls, shown=f"event {cls.__struct_config__.tag}")
 

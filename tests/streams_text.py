@@ -34,8 +34,9 @@ Tenant and agent are one token each. The prefixes of telemetry and heartbeats ar
 BATCHES = """
 Every stream is a file, refuses what is new when it is full (`discard: new`), and has no limit of deliveries
 ([decisions/0007](decisions/0007-five-deliveries.md)); services make room of what every reader is done with. Several processes with one
-durable name share its work. Every publish carries `Nats-Msg-Id`: the batch id, the event id of version 1, the alert id with tenant and
-agent in front (and `-<count>` behind for a repeat), the id of a refusal. A publisher that has no ack publishes again under the same id.
+durable name share its work. Every publish carries `Nats-Msg-Id`. That of a raw batch and of an alert is `<tenant>.<agent_id>.<digest>`, the
+BLAKE2b of the payload in 32 hexadecimal digits: no agent can know another's in advance. That of a canonical message is `<tenant>.<agent_id>.`
+and its batch or event id, that of a rejected one its `invalid_id`. A publisher that has no ack publishes again under the same id.
 
 ## Batches of events: schema_version 2
 """

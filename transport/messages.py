@@ -10,25 +10,13 @@ Raises (every decoder): `msgspec.MsgspecError` (its subclass `ValidationError` n
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
-from actors.detection.events import (
-    U32,
-    ConnectEvent,
-    ExecEvent,
-    ExitEvent,
-    ForkEvent,
-    Level,
-    LineageProcess,
-    Ns,
-    OpenEvent,
-    Path,
-    SeedEvent,
-)
+from actors.detection.events import U32, AnyEvent, Level, LineageProcess, Ns, Path
 
 I63_MAX = (1 << 63) - 1
 EVENTS_MAX = 500
@@ -50,11 +38,11 @@ BatchId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}-[0-9]{1,18}$")]
 Text = Annotated[str, Meta(max_length=65_536)]
 Short = Annotated[str, Meta(max_length=1024)]
 
-Event: TypeAlias = SeedEvent | ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent
+Event: TypeAlias = AnyEvent
 """What a batch holds; the tag is ``type``."""
 
-EventType: TypeAlias = Literal["seed", "fork", "exec", "exit", "open", "connect"]
-EVENT_TYPES: tuple[EventType, ...] = ("seed", "fork", "exec", "exit", "open", "connect")
+EventType: TypeAlias = Literal["seed", "fork", "exec", "exit", "open", "connect", "listen", "flood"]
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -120,7 +108,7 @@ class Counters(msgspec.Struct, frozen=True):
     load_id: Epoch = "0" * 16
     """One life of the probes: their counters began at 0 then. Outlives a crash of the agent."""
     probes: dict[Short, ProbeCounts] = {}
-    """By name of the probe: ``fork``, ``exec``, ``exit``, ``open``, ``connect``."""
+    """By name of the probe: ``fork``, ``exec``, ``exit``, ``open``, ``connect`` …"""
     read: Count = 0
     """Events taken from the rings."""
     seeds: Count = 0
@@ -149,7 +137,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema_version
     """
 
     batch_id: BatchId
-    """Also the message id, by which the broker knows duplicates."""
+    """Unique among the agent's batches."""
     agent_id: Token
     """The agent; must be that of the subject."""
     tenant_id: Token
@@ -262,7 +250,7 @@ class Single(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema_versio
     """``telemetry.raw.<tenant>.<agent_id>``, version 1: one event."""
 
     event_id: Annotated[str, Meta(min_length=1, max_length=128)]
-    """The agent's id of the event, which never changes; also the message id."""
+    """The agent's id of the event, which never changes."""
     agent_id: Token
     """The agent; must be that of the subject."""
     tenant_id: Token
@@ -389,6 +377,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """User of the process."""
     start_ns: Ns = 0
     """Start time of the process, boot nanoseconds; with ``event_pid`` its identity."""
+    targets: Annotated[tuple[Short, ...], Meta(max_length=16)] = ()
+    """The distinct files, addresses or programs that the rule matched in this lineage, the newest
+    last."""
 
 
 class Spool(msgspec.Struct, frozen=True):
@@ -449,13 +440,14 @@ def alert_id(event_id: str, rule: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def alert_message_id(alert: Alert) -> str:
-    """Message id to publish an alert under: one that comes again with another count is new.
+def message_id(tenant_id: str, agent_id: str, payload: bytes) -> str:
+    """Message id to publish an agent's message under.
 
-    With the address in front: one agent cannot make another's alert look like a repeat.
+    Streams are shared, and whoever knows an id can take its place: so it names whose message it is,
+    and comes of what only its sender knows before it is sent. The same bytes have the same id.
     """
-    own = f"{alert.tenant_id}.{alert.agent_id}.{alert.alert_id}"
-    return own if alert.count == 1 else f"{own}-{alert.count}"
+    digest = hashlib.blake2b(payload, digest_size=16).hexdigest()
+    return f"{tenant_id}.{agent_id}.{digest}"
 
 
 def event_id(epoch: str, seq: int) -> str:

@@ -23,6 +23,7 @@ from transport.messages import (
     Host,
     ProbeCounts,
     encode,
+    message_id,
 )
 from transport.spool_records import NewItem
 from transport.subjects import ALERTS, Address, subject
@@ -84,7 +85,7 @@ class BatchMaker:
             items.append(
                 NewItem(
                     kind="telemetry",
-                    message_id=f"{epoch}-{number}",
+                    message_id=message_id(*self._sender.address, payload),
                     subject=self._telemetry_subject,
                     payload=payload,
                     epoch=epoch,
@@ -155,10 +156,11 @@ class BatchMaker:
             evidence=evidence,
             created_at_unix_ms=now_unix_ms,
         )
+        payload = encode(made)
         return NewItem(
             kind="alert",
-            message_id=messages.alert_message_id(made),
+            message_id=message_id(*sender.address, payload),
             subject=self._alert_subject,
-            payload=encode(made),
+            payload=payload,
             epoch=sender.epoch,
         )

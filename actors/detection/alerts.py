@@ -71,6 +71,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How often this rule has fired in this lineage; beyond the first it is a repeat."""
     processes: tuple[LineageProcess, ...] = ()
     """The process and its ancestors as far as they are known, oldest first."""
+    targets: tuple[str, ...] = ()
+    """The distinct files, addresses or programs that the rule matched in this lineage, printable,
+    the newest last, at most 16."""
 
     @property
     def identity(self) -> Identity:

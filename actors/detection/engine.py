@@ -21,9 +21,11 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     Identity,
     LineageProcess,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -64,6 +66,8 @@ class EngineStatistics(msgspec.Struct, frozen=True):
     exits: int
     opens: int
     connects: int
+    listens: int
+    floods: int
     late: int
     """Events older than one seen before."""
     alerts: int
@@ -117,6 +121,8 @@ class Engine:
             ExitEvent: self._on_exit,
             OpenEvent: self._on_open,
             ConnectEvent: self._on_connect,
+            ListenEvent: self._on_listen,
+            FloodEvent: self._on_flood,
         }
         self.counts = dict.fromkeys(self._handlers, 0)
         self.newest_ns = 0
@@ -184,6 +190,8 @@ class Engine:
             exits=self.counts[ExitEvent],
             opens=self.counts[OpenEvent],
             connects=self.counts[ConnectEvent],
+            listens=self.counts[ListenEvent],
+            floods=self.counts[FloodEvent],
             late=self.late,
             alerts=self.alerts,
             table=self.table.statistics(),
@@ -246,6 +254,12 @@ class Engine:
 
     def _on_connect(self, event: ConnectEvent, alerts: list[Alert]) -> None:
         self._observe(event, self._plans[2], alerts)
+
+    def _on_listen(self, event: ListenEvent, _alerts: list[Alert]) -> None:
+        self.table.meet(event)
+
+    def _on_flood(self, event: FloodEvent, _alerts: list[Alert]) -> None:
+        self.table.meet(event)
 
     # Judgement
 

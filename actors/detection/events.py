@@ -137,6 +137,10 @@ class ExecEvent(Event, frozen=True, gc=False, tag="exec"):
     ancestry: Path = ""
     """The lineage as people read it, ``init=>sshd=>bash=>curl``; set when the event leaves the
     agent, for only there the process table is at hand."""
+    stdio: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=3)] = ()
+    """What the descriptors 0, 1 and 2 are: ``socket:[N]``, ``pipe:[N]`` and ``fifo:[N]`` with the
+    inode's number, ``tty``, ``file``, ``null``, ``other``; empty for a closed one. Empty as a whole
+    where nothing is known."""
 
 
 class ExitEvent(Event, frozen=True, gc=False, tag="exit"):
@@ -166,6 +170,8 @@ class OpenEvent(Event, frozen=True, gc=False, tag="open"):
     origin: Path = ""
     """Where a listed name lies in its own filesystem, when a mount of a part of that filesystem
     (a bind mount, a subvolume) shows it somewhere else; else empty."""
+    witness: bool = False
+    """No probe delivered it: only the mark on the file itself (fanotify) has seen the open."""
 
 
 class ConnectEvent(Event, frozen=True, gc=False, tag="connect"):
@@ -189,6 +195,57 @@ class ConnectEvent(Event, frozen=True, gc=False, tag="connect"):
     """0 for success; otherwise the errno, EINPROGRESS (115) too."""
     ancestry: Path = ""
     """As in `ExecEvent`."""
+    claimed: Annotated[str, Meta(max_length=256)] = ""
+    """The address that the caller's memory named when the call ended, where the kernel's socket has
+    another one; else empty."""
+    socket: I63 = 0
+    """Inode number of the socket; 0 if it is not known."""
 
 
-AnyEvent: TypeAlias = SeedEvent | ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent
+class ListenEvent(Event, frozen=True, gc=False, tag="listen"):
+    """A TCP socket began to listen."""
+
+    uid: U32
+    """User id of the process."""
+    user: Name
+    """Name of ``uid`` on this host, or its digits."""
+    comm: Name
+    """Name of the process as the kernel has it, which the process can change."""
+    af: Family
+    """Address family: 2 IPv4, 10 IPv6."""
+    ip: Annotated[str, Meta(max_length=64)]
+    """Canonical text of the local address; ``0.0.0.0`` or ``::`` for any."""
+    port: Port
+    """Local port."""
+    socket: I63 = 0
+    """Inode number of the socket; 0 if it is not known."""
+
+
+class FloodEvent(Event, frozen=True, gc=False, tag="flood"):
+    """A process made more calls that one probe watches than are delivered for one process."""
+
+    uid: U32
+    """User id of the process."""
+    user: Name
+    """Name of ``uid`` on this host, or its digits."""
+    comm: Name
+    """Name of the process as the kernel has it, which the process can change."""
+    probe: Name
+    """The probe: ``exec``, ``open`` or ``connect``."""
+    failed: bool
+    """The calls failed."""
+    throttled: I63
+    """Calls that were counted and left out."""
+    lost: I63
+    """Calls that did not fit the ring."""
+    span_ns: Ns
+    """The time before ``time_ns`` in which they were made."""
+
+
+KernelEvent: TypeAlias = (
+    ForkEvent | ExecEvent | ExitEvent | OpenEvent | ConnectEvent | ListenEvent | FloodEvent
+)
+"""What comes while the agent runs."""
+ActingEvent: TypeAlias = ExecEvent | OpenEvent | ConnectEvent | ListenEvent | FloodEvent
+"""What tells of a process only in passing, with its user and its name."""
+AnyEvent: TypeAlias = SeedEvent | KernelEvent

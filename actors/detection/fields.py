@@ -152,6 +152,10 @@ def _is_to_write(flags: int) -> bool:
     return not {"write", "create"}.isdisjoint(access(flags))
 
 
+def _descriptor(event: ExecEvent, number: int) -> str | None:
+    return event.stdio[number] or None if event.stdio else None
+
+
 def _obfuscated(seen: Observation) -> bool:
     event = seen.event
     if not isinstance(event, ExecEvent):
@@ -212,6 +216,9 @@ _EXEC: dict[str, Field] = {
     "system_exe": Field("flag", lambda event: event.system_exe, gate=True),
     "launcher": Field("program", _launcher, about="program"),
     "launcher.exe": Field("text", _launcher_exe, about="program"),
+    "stdin": Field("text", lambda event: _descriptor(event, 0)),
+    "stdout": Field("text", lambda event: _descriptor(event, 1)),
+    "stderr": Field("text", lambda event: _descriptor(event, 2)),
     "obfuscated": Field("flag", _obfuscated, about="process", last=True),
 }
 
@@ -225,6 +232,7 @@ _OPEN: dict[str, Field] = {
     "written": Field("flag", lambda event: _is_to_write(event.flags), gate=True),
     "flags": Field("number", lambda event: event.flags, gate=True),
     "resolved": Field("flag", lambda event: event.resolved, gate=True),
+    "witness": Field("flag", lambda event: event.witness, gate=True),
 }
 
 _CONNECT: dict[str, Field] = {
@@ -234,6 +242,8 @@ _CONNECT: dict[str, Field] = {
     "dest_ip": Field("text", lambda event: event.dest_ip or None, searched=True),
     "dest_port": Field("port", lambda event: event.dest_port, gate=True),
     "family": Field("text", lambda event: _FAMILIES.get(event.af), gate=True),
+    "claimed": Field("text", lambda event: event.claimed or None),
+    "forged": Field("flag", lambda event: event.claimed != "", gate=True),
     "socket_path": Field("text", lambda event: event.path or None, searched=True),
     "external": Field(
         "flag", lambda event: event.af != 1 and is_external(event.dest_ip), gate=True

@@ -22,6 +22,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from actors.detection.events import (
+    ActingEvent,
     AnyEvent,
     ConnectEvent,
     ExecEvent,
@@ -280,7 +281,7 @@ class ProcessTable:
         """Return the program an exec names; for a late event the process may have moved on."""
         return self._programs.get(event.comm, event.exe, event.filename, system=event.system_exe)
 
-    def meet(self, event: ExecEvent | OpenEvent | ConnectEvent) -> Process:
+    def meet(self, event: ActingEvent) -> Process:
         """Return the process that did something; met for the first time, it is only a name."""
         process = self._processes.get(event.identity)
         if process is None:

@@ -23,8 +23,8 @@ from transport.messages import (
     Alert,
     CanonicalBatch,
     CanonicalSingle,
-    alert_message_id,
     encode,
+    message_id,
 )
 from transport.session import Delivery, Outgoing, Session
 from transport.subjects import ALERTS, INVALID, Address, address_of, subject
@@ -340,4 +340,5 @@ def batched(items: Iterable[Unit], size: int) -> Iterator[list[Unit]]:
 
 def _outgoing(alert: Alert, unit: Unit) -> Outgoing:
     where = subject(ALERTS, Address(unit.tenant_id, unit.agent_id))
-    return Outgoing(where, encode(alert), alert_message_id(alert))
+    payload = encode(alert)
+    return Outgoing(where, payload, message_id(unit.tenant_id, unit.agent_id, payload))

@@ -23,9 +23,8 @@ from services.store.incidents import (
     lane_of,
 )
 from services.store.rows import Row, Texts
-from services.store.schema import Dialect
 from services.store.steps import Steps
-from services.store.tables import ALERTS, INCIDENTS
+from services.store.tables import ALERTS, INCIDENTS, Dialect
 from transport.messages import SEVERITIES, Alert, Evidence
 
 _AT = {name: place for place, name in enumerate(ALERTS.names)}
@@ -102,19 +101,26 @@ _TIME_MAX = (1 << 63) - 1
 
 
 def alert_rows(alerts: Iterable[Alert], *, texts: Texts) -> list[Row]:
-    """Rows of ``alerts``, each alert once as its repeats left it, sorted by its id."""
-    found: dict[str, Row] = {}
+    """Rows of ``alerts``, each alert once as its repeats left it, sorted by their keys."""
+    found: dict[Row, Row] = {}
     for alert in alerts:
         row = _row(alert, texts)
-        before = found.get(alert.alert_id)
-        found[alert.alert_id] = row if before is None else _merged(before, row)
+        key = alert_key(row)
+        before = found.get(key)
+        found[key] = row if before is None else _merged(before, row)
     return [found[key] for key in sorted(found)]
+
+
+def alert_key(row: Row) -> Row:
+    """What makes the alert of a row the same alert: whose it is, and its id."""
+    return tuple(row[_AT[name]] for name in ALERTS.key)
 
 
 def _row(alert: Alert, texts: Texts) -> Row:
     values = {name: getattr(alert, _ATTRIBUTES.get(name, name), None) for name in ALERTS.names}
     values["techniques"] = texts(alert.techniques)
     values["rule_references"] = texts(alert.references)
+    values["targets"] = texts(alert.targets)
     values["evidence"] = _json(alert.evidence)
     values["processes"] = _json(alert.processes)
     values["lane"] = lane_of(alert.level)
@@ -193,6 +199,7 @@ def _stored(row: Row) -> StoredAlert:
     values = dict(zip((*ALERTS.names, "status"), row, strict=True))
     values["techniques"] = _tuple(values["techniques"])
     values["references"] = _tuple(values.pop("rule_references"))
+    values["targets"] = _tuple(values["targets"])
     values["evidence"] = _decode_evidence(values["evidence"])
     values["processes"] = _decode_processes(values["processes"])
     del values["incident_id"]

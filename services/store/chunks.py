@@ -10,8 +10,8 @@ import trio
 
 from services.store.history import Place, Wanted, read_on
 from services.store.interface import Chunk
-from services.store.schema import Dialect
 from services.store.steps import Steps
+from services.store.tables import Dialect
 
 Read: TypeAlias = Callable[[Steps[Any]], Awaitable[Any]]
 

@@ -20,7 +20,9 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -28,9 +30,8 @@ from services.store import tables
 from services.store.interface import Chunk
 from services.store.retention import moment
 from services.store.rows import Row, column_of
-from services.store.schema import Dialect
 from services.store.steps import Steps
-from services.store.tables import Table
+from services.store.tables import Dialect, Table
 from transport.messages import Event, Host
 
 CHUNK_EVENTS = 1000
@@ -142,6 +143,8 @@ _KINDS: tuple[tuple[type[msgspec.Struct], Table], ...] = (
     (ExitEvent, tables.EXIT),
     (OpenEvent, tables.OPEN),
     (ConnectEvent, tables.CONNECT),
+    (ListenEvent, tables.LISTEN),
+    (FloodEvent, tables.FLOOD),
 )
 _READERS: dict[Dialect, list[_Reader]] = {
     "sqlite": [_reader(kind, table, "sqlite") for kind, table in _KINDS],

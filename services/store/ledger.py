@@ -15,8 +15,7 @@ import msgspec
 
 from services.store.interface import EpochFacts, LedgerFacts
 from services.store.rows import Row
-from services.store.schema import Dialect
-from services.store.tables import EVENT_TABLES
+from services.store.tables import EVENT_TABLES, Dialect
 from transport.messages import Counters, Gap
 
 RUNS_MAX = 1000

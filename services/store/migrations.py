@@ -1,22 +1,27 @@
 """The versions of the schema: what takes a store from one to the next.
 
-Each store applies what is pending in one transaction, under a lock. A version, once released, never
-changes; `tests/services/store/test_migrations.py` holds us to that.
+Each store applies what is pending in one transaction, under a lock. A version is a file of SQL for
+each kind of store, ``versions/NNNN.KIND.sql``, with a semicolon at the end of each statement's last
+line. Once released, it never changes; `tests/services/store/test_migrations.py` holds us to that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 from actors.version import VERSION
-from services.store import schema
 from services.store.interface import StoreError
 
 VERSION_TABLE = (
     "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL PRIMARY KEY,"
     " program text NOT NULL, applied_at_unix_ms bigint NOT NULL)"
 )
+_FOLDER = Path(__file__).parent / "versions"
+Kind: TypeAlias = Literal["sqlite", "partitioned", "timescale"]
+"""SQLite; PostgreSQL whose event tables it partitions itself; PostgreSQL with TimescaleDB."""
 PROGRAM = VERSION
 """Written beside each version: which program brought it."""
 
@@ -29,17 +34,14 @@ class Migration:
     statements: Sequence[str]
 
 
-def sqlite_migrations() -> list[Migration]:
-    """All versions of the embedded store."""
-    return [Migration(1, schema.version_1_sqlite()), Migration(2, schema.version_2_sqlite())]
+def migrations_of(kind: Kind) -> list[Migration]:
+    """All versions of a kind of store, oldest first."""
+    files = sorted(_FOLDER.glob(f"*.{kind}.sql"))
+    return [Migration(int(file.name.partition(".")[0]), _statements(file)) for file in files]
 
 
-def postgres_migrations(*, partitioned: bool) -> list[Migration]:
-    """All versions of the store in PostgreSQL."""
-    return [
-        Migration(1, schema.version_1_postgres(partitioned=partitioned)),
-        Migration(2, schema.version_2_postgres(partitioned=partitioned)),
-    ]
+def _statements(file: Path) -> list[str]:
+    return file.read_text().removesuffix(";\n").split(";\n")
 
 
 def pending(found: int, migrations: Sequence[Migration], *, where: str) -> list[Migration]:

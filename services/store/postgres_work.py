@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.store import migrations, partitions, tables, timescale
-from services.store.alerts import settle
+from services.store.alerts import alert_key, settle
 from services.store.interface import Added, LedgerFacts, Telemetry
 from services.store.ledger import facts_of, queries, row_queries
 from services.store.lines import Line, eviction_rows, gap_rows, lines_of
@@ -52,7 +52,7 @@ async def prepare(connection: Any, settings: StoreSettings, where: str) -> None:
             await connection.execute(migrations.VERSION_TABLE)
         found = await connection.fetchval("SELECT coalesce(max(version), 0) FROM schema_version")
         partitioned = await _is_partitioned(connection) if found else not extended
-        steps = migrations.postgres_migrations(partitioned=partitioned)
+        steps = migrations.migrations_of("partitioned" if partitioned else "timescale")
         for step in migrations.pending(found, steps, where=where):
             for statement in step.statements:
                 await connection.execute(statement)
@@ -133,7 +133,7 @@ async def add_alerts(connection: Any, rows: Sequence[Row], given: int) -> Added:
     """As `Store.add_alerts`."""
     async with connection.transaction():
         new = await _insert_new(connection, tables.ALERTS.name, rows)
-        repeated = [row for row in rows if row[:1] not in new]
+        repeated = [row for row in rows if alert_key(row) not in new]
         await run_postgres(connection, settle(rows, repeated=repeated, dialect="postgres"))
     return Added(messages=len(new), duplicates=given - len(new))
 

@@ -15,7 +15,9 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -48,8 +50,8 @@ class _Shape:
 
     table: Table
     plain: Callable[[Any], Row]
-    """All columns but a last list of texts."""
-    texts: Callable[[Any], tuple[str, ...]] | None
+    """All columns but the last ones, which are lists of texts."""
+    texts: Callable[[Any], tuple[tuple[str, ...], ...]] | None
 
 
 def attributes(table: Table) -> list[str]:
@@ -64,9 +66,15 @@ def column_of(attribute: str) -> str:
 
 def _shape(table: Table) -> _Shape:
     names = attributes(table)
-    if table.columns[-1].kind == "texts":
-        return _Shape(table, attrgetter(*names[:-1]), attrgetter(names[-1]))
-    return _Shape(table, attrgetter(*names), None)
+    lists = [
+        name
+        for name, column in zip(names, table.columns[_HEAD:], strict=True)
+        if column.kind == "texts"
+    ]
+    if not lists:
+        return _Shape(table, attrgetter(*names), None)
+    plain = attrgetter(*names[: -len(lists)])
+    return _Shape(table, plain, lambda event: tuple(getattr(event, name) for name in lists))
 
 
 _SHAPES: dict[type, _Shape] = {
@@ -76,6 +84,8 @@ _SHAPES: dict[type, _Shape] = {
     ExitEvent: _shape(tables.EXIT),
     ForkEvent: _shape(tables.FORK),
     SeedEvent: _shape(tables.SEED),
+    ListenEvent: _shape(tables.LISTEN),
+    FloodEvent: _shape(tables.FLOOD),
 }
 _TABLES_V1: dict[type, Table] = {
     ExecV1: tables.EXEC,
@@ -83,6 +93,8 @@ _TABLES_V1: dict[type, Table] = {
     ConnectV1: tables.CONNECT,
     ExitV1: tables.EXIT,
 }
+_LATER: dict[str, Any] = {"witness": False, "claimed": "", "socket": 0}
+"""What version 1 of the messages does not say, where the column is not NULL."""
 
 
 def event_rows(messages: Iterable[Telemetry], *, texts: Texts) -> dict[str, list[Row]]:
@@ -125,7 +137,7 @@ def _add_batch(found: dict[str, list[Row]], batch: CanonicalBatch, texts: Texts)
         own = shape.plain(event)
         row = (tenant, agent, host, f"{epoch}-{seq}", observed, received, seq, ns, *own)
         if shape.texts is not None:
-            row = (*row, texts(shape.texts(event)))
+            row = (*row, *map(texts, shape.texts(event)))
         found[shape.table.name].append(row)
 
 
@@ -140,9 +152,9 @@ def _add_single(found: dict[str, list[Row]], single: CanonicalSingle, texts: Tex
     table = _TABLES_V1.get(type(single.event))
     if table is None:  # a heartbeat
         return
-    own = [getattr(single.event, name, None) for name in attributes(table)]
+    own = [getattr(single.event, name, _LATER.get(name)) for name in attributes(table)]
     if isinstance(single.event, ExecV1):
-        own[-1] = texts(single.event.argv)
+        own[-2:] = texts(single.event.argv), texts(())
     found[table.name].append(
         (
             *(single.tenant_id, single.agent_id, single.host.hostname, single.event_id),

@@ -47,7 +47,7 @@ def migrate(connection: sqlite3.Connection, where: str) -> None:
     """Bring the schema up to date."""
     connection.execute(migrations.VERSION_TABLE)
     (found,) = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
-    for step in migrations.pending(found, migrations.sqlite_migrations(), where=where):
+    for step in migrations.pending(found, migrations.migrations_of("sqlite"), where=where):
         for statement in step.statements:
             connection.execute(statement)
         connection.execute(

@@ -1,18 +1,19 @@
 """Every table of the store, as data: one definition for SQL and Python of both stores.
 
-Times are stored as milliseconds; each ``*_at_unix_ms`` has a timestamp ``*_at`` beside it, which
-`schema` adds. What stands here is the newest version of the schema; `in_version_1` is the first. A
-change needs a migration.
+Times are stored as milliseconds; each ``*_at_unix_ms`` has a timestamp ``*_at`` beside it. What
+stands here is the newest version of the schema, as the files of ``versions`` together make it: a
+change needs a file there for each dialect.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 Kind: TypeAlias = Literal["text", "int", "big", "bool", "json", "texts"]
 """``int`` has 32 bits with a sign, ``big`` 64; ``texts`` is a list of texts."""
 _KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+Dialect: TypeAlias = Literal["sqlite", "postgres"]
 
 
 class Column(NamedTuple):
@@ -66,17 +67,17 @@ EXEC = _event(
     "exec_events",
     "pid:int start_ns:big? ppid:int parent_start_ns:big? uid:big login_uid:big? cgroup_id:big?"
     " comm:text filename:text exe:text? system_exe:bool? argv_cut:bool? cwd:text? user_name:text?"
-    " error:int? ancestry:text? argv:texts",
+    " error:int? ancestry:text? argv:texts stdio:texts",
 )
 OPEN = _event(
     "open_events",
     "pid:int start_ns:big? uid:big? comm:text filename:text resolved:bool? flags:big? error:int?"
-    " origin:text?",
+    " origin:text? witness:bool",
 )
 CONNECT = _event(
     "connect_events",
     "pid:int start_ns:big? uid:big user_name:text? comm:text af:int dest_ip:text dest_port:int"
-    " path:text? error:int? ancestry:text?",
+    " path:text? error:int? ancestry:text? claimed:text socket:big",
 )
 EXIT = _event("exit_events", "pid:int start_ns:big? exit_code:int? signal:int?")
 FORK = _event("fork_events", "pid:int start_ns:big ppid:int parent_start_ns:big uid:big comm:text")
@@ -85,7 +86,18 @@ SEED = _event(
     "pid:int start_ns:big ppid:int parent_start_ns:big uid:big comm:text exe:text system_exe:bool"
     " argv:texts",
 )
-EVENT_TABLES = (EXEC, OPEN, CONNECT, EXIT, FORK, SEED)
+LISTEN = _event(
+    "listen_events",
+    "pid:int start_ns:big uid:big user_name:text comm:text af:int ip:text port:int socket:big",
+)
+FLOOD = _event(
+    "flood_events",
+    "pid:int start_ns:big uid:big user_name:text comm:text probe:text failed:bool throttled:big"
+    " lost:big span_ns:big",
+)
+EVENT_TABLES = (EXEC, OPEN, CONNECT, EXIT, FORK, SEED, LISTEN, FLOOD)
+NEW_IN: dict[str, int] = {SEED.name: 2, LISTEN.name: 3, FLOOD.name: 3}
+"""Version of the schema that brought an event table, where that was not the first."""
 
 BATCHES = Table(
     "batches",
@@ -123,10 +135,11 @@ ALERTS = Table(
         " rarity_bonus:big sequence_bonus:big evidence:json"
         " level:text author:text rule_references:texts boot_id:text lineage:text processes:json"
         " count:big source:text lane:text last_observed_at_unix_ms:big incident_id:text?"
+        " targets:texts"
     ),
-    key=("alert_id",),
+    key=("tenant_id", "agent_id", "alert_id"),
 )
-"""`schema` adds the status."""
+"""There is a status, too, which is not the message's."""
 INCIDENTS = Table(
     "incidents",
     columns(
@@ -137,7 +150,7 @@ INCIDENTS = Table(
     key=("incident_id",),
 )
 """Sums of ``alerts``, one for each lineage that something other than information was said of;
-`schema` adds the status."""
+with a status."""
 INVALID = Table(
     "invalid_messages",
     columns(
@@ -149,22 +162,3 @@ INVALID = Table(
 KEPT_LIKE_EVENTS = (BATCHES, GAPS, EVICTIONS, INVALID)
 """Tables whose rows are removed when events received with them are."""
 PLAIN_TABLES = (*KEPT_LIKE_EVENTS, ALERTS, INCIDENTS)
-
-NEW_IN_2 = (SEED, INCIDENTS)
-_EVENTS_IN_2 = columns("seq:big? time_ns:big?")
-ADDED_IN_2 = {
-    **{table.name: _EVENTS_IN_2 for table in EVENT_TABLES if table not in NEW_IN_2},
-    BATCHES.name: BATCHES.columns[-1:],
-    ALERTS.name: ALERTS.columns[-11:],
-}
-"""Columns that version 1 of the schema did not have, by table."""
-
-
-def in_version_1(tables: tuple[Table, ...]) -> list[Table]:
-    """Those of the tables that version 1 had, as it had them."""
-    return [
-        replace(table, columns=tuple(each for each in table.columns if each not in added))
-        for table in tables
-        if table not in NEW_IN_2
-        for added in (ADDED_IN_2.get(table.name, ()),)
-    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.store.settings import StoreSettings
-from services.store.tables import EVENT_TABLES, NEW_IN_2
+from services.store.tables import EVENT_TABLES, NEW_IN
 
 EXTENSION = "CREATE EXTENSION IF NOT EXISTS timescaledb"
 _INSTALLED = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
@@ -40,7 +40,7 @@ def hypertables(*, found: int = 0) -> list[str]:
     """
     statements = []
     for table in EVENT_TABLES:
-        if found >= (2 if table in NEW_IN_2 else 1):
+        if found >= NEW_IN.get(table.name, 1):
             continue
         statements.append(
             f"SELECT create_hypertable('{table.name}', 'received_at',"

@@ -9,7 +9,9 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -52,6 +54,7 @@ def exec_event(**own: Any) -> ExecEvent:
         "user": "ann",
         "error": 0,
         "ancestry": "init=>sshd=>bash=>curl",
+        "stdio": ("pipe:[71]", "socket:[72]", ""),
     }
     return ExecEvent(**{**values, **own})
 
@@ -67,6 +70,7 @@ def open_event(**own: Any) -> OpenEvent:
         "resolved": True,
         "flags": 0,
         "error": 0,
+        "witness": True,
     }
     return OpenEvent(**{**values, **own})
 
@@ -85,6 +89,8 @@ def connect_event(**own: Any) -> ConnectEvent:
         "path": "",
         "error": 0,
         "ancestry": "init=>sshd=>bash=>curl",
+        "claimed": "198.51.100.20:443",
+        "socket": 72,
     }
     return ConnectEvent(**{**values, **own})
 
@@ -127,6 +133,39 @@ def seed_event(**own: Any) -> SeedEvent:
         "argv": ("bash", "-l"),
     }
     return SeedEvent(**{**values, **own})
+
+
+def listen_event(**own: Any) -> ListenEvent:
+    values: dict[str, Any] = {
+        "time_ns": 7_500_000_000,
+        "pid": 400,
+        "start_ns": 4_999_000_000,
+        "uid": 1000,
+        "user": "ann",
+        "comm": "nc",
+        "af": 2,
+        "ip": "0.0.0.0",  # noqa: S104 - a value, nothing binds
+        "port": 4444,
+        "socket": 73,
+    }
+    return ListenEvent(**{**values, **own})
+
+
+def flood_event(**own: Any) -> FloodEvent:
+    values: dict[str, Any] = {
+        "time_ns": 7_600_000_000,
+        "pid": 400,
+        "start_ns": 4_999_000_000,
+        "uid": 1000,
+        "user": "ann",
+        "comm": "flood",
+        "probe": "exec",
+        "failed": True,
+        "throttled": 344_000,
+        "lost": 0,
+        "span_ns": 1_000_000_000,
+    }
+    return FloodEvent(**{**values, **own})
 
 
 MIXED = (fork_event, exec_event, open_event, open_event, connect_event, exit_event)

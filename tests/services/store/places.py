@@ -27,6 +27,9 @@ class Place(Protocol):
     def rows(self, query: str) -> list[dict[str, Any]]:
         """What is there, by a query; JSON and lists of texts as Python values."""
 
+    def columns(self, table: str) -> dict[str, tuple[str, bool]]:
+        """Columns of a table: the database's word for its type, and whether it may be NULL."""
+
     def change(self, statement: str) -> None:
         """Change something behind the store's back."""
 
@@ -46,6 +49,10 @@ class SqlitePlace:
         with closing(sqlite3.connect(self.path)) as connection:
             connection.row_factory = sqlite3.Row
             return [_decoded(dict(row)) for row in connection.execute(query)]
+
+    def columns(self, table: str) -> dict[str, tuple[str, bool]]:
+        found = self.rows(f"SELECT name, type, \"notnull\" FROM pragma_table_info('{table}')")  # noqa: S608 - ours
+        return {row["name"]: (row["type"], not row["notnull"]) for row in found}
 
     def change(self, statement: str) -> None:
         with closing(sqlite3.connect(self.path)) as connection, connection:
@@ -76,6 +83,13 @@ class PostgresPlace:
         )
         return [json.loads(line) for line in lines]
 
+    def columns(self, table: str) -> dict[str, tuple[str, bool]]:
+        found = self.rows(
+            "SELECT column_name AS name, data_type AS type, is_nullable AS null"  # noqa: S608 - ours
+            f" FROM information_schema.columns WHERE table_name = '{table}'"
+        )
+        return {row["name"]: (row["type"], row["null"] == "YES") for row in found}
+
     def change(self, statement: str) -> None:
         self.server.sql(statement, database=self.database)
 
@@ -90,8 +104,9 @@ class PostgresPlace:
 
 _JSON = {
     *("argv", "techniques", "evidence", "rejected", "counters", "rule_references", "processes"),
+    *("targets", "stdio"),
 }
-_TRUTH = {"system_exe", "argv_cut", "resolved", "is_overlap"}
+_TRUTH = {"system_exe", "argv_cut", "resolved", "is_overlap", "witness", "failed"}
 
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,21 +6,13 @@ import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.detection.events import (
-    ConnectEvent,
-    ExecEvent,
-    ExitEvent,
-    ForkEvent,
-    OpenEvent,
-    SeedEvent,
-)
 from services.store.history import CHUNK_EVENTS
 from services.store.interface import Chunk, Store
 from services.store.settings import StoreSettings
@@ -32,6 +24,8 @@ from tests.services.store.cast import (
     batch,
     exec_event,
     exit_event,
+    flood_event,
+    listen_event,
     mixed,
     seed_event,
     single,
@@ -57,12 +51,13 @@ async def test_an_empty_store_has_none(store: Store) -> None:
 
 async def test_events_come_back_as_they_were_published(store: Store) -> None:
     events: list[Event] = [seed_event(), *mixed(12), exec_event(argv=()), exit_event(time_ns=7)]
+    events += [listen_event(), flood_event()]
     await store.add_telemetry([batch(events=events)])
     (chunk,) = await history(store)
     assert (chunk.tenant_id, chunk.agent_id, chunk.epoch) == ("acme", "agent-1", EPOCH)
     assert chunk.host == HOST
     assert chunk.events == events
-    assert chunk.seqs == list(range(15))
+    assert chunk.seqs == list(range(17))
     assert encode(chunk.events) == encode(events)
 
 
@@ -196,7 +191,7 @@ def _events(kind: type[Any]) -> st.SearchStrategy[Any]:
     return st.builds(kind, **fields)
 
 
-KINDS = (SeedEvent, ForkEvent, ExecEvent, ExitEvent, OpenEvent, ConnectEvent)
+KINDS: tuple[type[Event], ...] = get_args(Event)
 Lives = st.lists(
     st.lists(st.one_of([_events(kind) for kind in KINDS]), max_size=9), min_size=1, max_size=6
 )

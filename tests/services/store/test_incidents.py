@@ -17,7 +17,7 @@ from services.store.incidents import Incident, incident_id, lane_of
 from services.store.interface import Added, Store
 from tests.services.store.cast import NOW_MS, alert
 from tests.services.store.places import Place
-from transport.messages import Alert, alert_message_id
+from transport.messages import Alert
 
 BOOT = "6f9a"
 SHELL = LineageProcess(300, 3_000_000_000, 1, 10_000_000, "bash")
@@ -37,13 +37,6 @@ async def incidents(store: Store, **chosen: Any) -> list[Incident]:
 def test_only_information_is_quiet() -> None:
     lanes = [lane_of(level) for level in LEVELS]
     assert lanes == ["quiet", "page", "page", "page", "page"]
-
-
-def test_an_alert_is_published_anew_when_it_has_counted_on() -> None:
-    ids = [alert_message_id(alert(count=count)) for count in (1, 2, 3)]
-    told = alert()
-    assert ids[0] == f"{told.tenant_id}.{told.agent_id}.{told.alert_id}"
-    assert len(set(ids)) == 3
 
 
 async def test_every_field_of_an_alert_is_read_back(store: Store) -> None:
@@ -98,12 +91,19 @@ async def test_repeats_are_duplicates(store: Store) -> None:
     assert await store.add_alerts(REPEATS[1:]) == Added(duplicates=2)
 
 
-async def test_nobody_changes_anothers_alert(store: Store, place: Place) -> None:
-    await store.add_alerts([of_lineage()])
-    for whose in ("tenant_id", "agent_id"):
-        other: Any = {whose: "other"}
-        await store.add_alerts([of_lineage(count=9, score=999, **other)])
-    assert place.rows("SELECT count, score FROM alerts") == [{"count": 1, "score": 0}]
+@pytest.mark.parametrize("whose", ["tenant_id", "agent_id"])
+async def test_an_alert_under_anothers_id_neither_changes_nor_replaces_it(
+    store: Store, place: Place, whose: str
+) -> None:
+    """Whichever comes first, each is stored."""
+    other: Any = {whose: "other"}
+    await store.add_alerts([of_lineage(0), of_lineage(1, count=9, score=999, **other)])
+    await store.add_alerts([of_lineage(0, count=9, score=999, **other), of_lineage(1)])
+    rows = place.rows(
+        f"SELECT alert_id, count, score FROM alerts WHERE {whose} <> 'other' ORDER BY alert_id"  # noqa: S608 - ours
+    )
+    assert [(row["count"], row["score"]) for row in rows] == [(1, 0), (1, 0)]
+    assert len(place.rows("SELECT 1 AS one FROM alerts")) == 4
 
 
 async def test_the_ledger_counts_what_agents_raised_whoever_was_faster(store: Store) -> None:

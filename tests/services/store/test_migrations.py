@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
-from services.store import migrations
+from services.store import migrations, tables
 from services.store.interface import StoreError
-from services.store.migrations import Migration
+from services.store.migrations import Kind, Migration
 from tests.services.store.cast import batch, seed_event
 from tests.services.store.places import Place, SqlitePlace
 
-# A version that was released never changes. When `tables` changes, write a new migration, and give
-# the versions before it the tables as they were.
+# A version that was released never changes. When `tables` changes, write a new one.
+KINDS: tuple[Kind, ...] = get_args(Kind)
 DIGESTS = {
-    "sqlite": ["797b3e2eb729646f", "07074d36092328af"],
-    "postgres": ["82a1b9f0e1da2688", "f989a4092cfda966"],
-    "timescale": ["57b8ee08639469f7", "7ea2d03de78f062d"],
+    "sqlite": ["797b3e2eb729646f", "07074d36092328af", "87a136ba8b60622f"],
+    "partitioned": ["82a1b9f0e1da2688", "f989a4092cfda966", "719f55c0aafd1297"],
+    "timescale": ["57b8ee08639469f7", "7ea2d03de78f062d", "eb5daf58816d1162"],
 }
 
 
@@ -25,20 +26,16 @@ def digest(migration: Migration) -> str:
 
 
 def test_versions_are_what_they_were() -> None:
-    found = {
-        "sqlite": migrations.sqlite_migrations(),
-        "postgres": migrations.postgres_migrations(partitioned=True),
-        "timescale": migrations.postgres_migrations(partitioned=False),
-    }
-    assert {name: [digest(step) for step in steps] for name, steps in found.items()} == DIGESTS
+    found = {kind: [digest(step) for step in migrations.migrations_of(kind)] for kind in KINDS}
+    assert found == DIGESTS
 
 
 def fill_version_1(place: Place) -> None:
     """Make the place a store of version 1, with an event and an alert."""
     if isinstance(place, SqlitePlace):
-        steps, more, texts = migrations.sqlite_migrations(), {}, "'[]'"
+        steps, more, texts = migrations.migrations_of("sqlite"), {}, "'[]'"
     else:
-        steps = migrations.postgres_migrations(partitioned=True)
+        steps = migrations.migrations_of("partitioned")
         more, texts = {"observed_at": "now()", "received_at": "now()"}, "'{}'"
     for statement in (migrations.VERSION_TABLE, *steps[0].statements):
         place.change(statement)
@@ -72,7 +69,7 @@ async def test_a_store_of_version_1_keeps_what_it_has(place: Place, loop: None) 
     assert kept == {"pid": 7, "seq": None, "time_ns": None}
     (row,) = place.rows(
         "SELECT level, lane, count, source, rule_references, processes, last_observed_at_unix_ms,"
-        " incident_id FROM alerts"
+        " incident_id, targets FROM alerts"
     )
     assert row == {
         "level": "medium",
@@ -83,12 +80,14 @@ async def test_a_store_of_version_1_keeps_what_it_has(place: Place, loop: None) 
         "processes": [],
         "last_observed_at_unix_ms": 5,
         "incident_id": None,
+        "targets": [],
     }
 
 
 def test_versions_follow_one_another() -> None:
-    for steps in (migrations.sqlite_migrations(), migrations.postgres_migrations(partitioned=True)):
-        assert [step.version for step in steps] == list(range(1, len(steps) + 1))
+    for kind in KINDS:
+        versions = [step.version for step in migrations.migrations_of(kind)]
+        assert versions == list(range(1, len(versions) + 1))
 
 
 def test_only_what_is_pending_is_applied() -> None:
@@ -104,3 +103,25 @@ def test_a_newer_schema_is_an_error_that_says_what_to_do() -> None:
         StoreError, match=r"here: .* version 2, newer than version 1 .* run the newer"
     ):
         migrations.pending(2, [Migration(1, [])], where="here")
+
+
+async def test_the_tables_are_what_the_versions_together_make(place: Place, loop: None) -> None:
+    store = place.store()
+    await store.open()
+    await store.close()
+    for table in (*tables.EVENT_TABLES, *tables.PLAIN_TABLES):
+        found = place.columns(table.name)
+        for column in table.columns:
+            kind, nullable = found[column.name]
+            assert kind in KINDS_OF[column.kind], f"{table.name}.{column.name} is {kind}"
+            assert nullable == column.nullable, f"{table.name}.{column.name}"
+
+
+KINDS_OF = {
+    "text": {"TEXT", "text"},
+    "int": {"INTEGER", "integer"},
+    "big": {"INTEGER", "bigint"},
+    "bool": {"INTEGER", "boolean"},
+    "json": {"TEXT", "jsonb"},
+    "texts": {"TEXT", "ARRAY"},
+}

@@ -9,7 +9,9 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -23,7 +25,9 @@ from tests.services.store.cast import (
     NOW_MS,
     alert,
     batch,
+    flood_event,
     invalid,
+    listen_event,
     mixed,
     seed_event,
 )
@@ -36,6 +40,8 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
     "exit_events": ExitEvent,
     "fork_events": ForkEvent,
     "seed_events": SeedEvent,
+    "listen_events": ListenEvent,
+    "flood_events": FloodEvent,
 }
 
 
@@ -46,7 +52,8 @@ def test_a_table_has_every_field_of_its_event(table: Table) -> None:
 
 
 def test_rows_are_as_wide_as_their_tables() -> None:
-    found = event_rows([batch(events=[*mixed(12), seed_event()])], texts=list)
+    events = [*mixed(12), seed_event(), listen_event(), flood_event()]
+    found = event_rows([batch(events=events)], texts=list)
     for table in tables.EVENT_TABLES:
         assert {len(row) for row in found[table.name]} == {len(table.names)}
     assert lines.Line._fields == tables.BATCHES.names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.store import timescale
-from services.store.migrations import postgres_migrations
+from services.store.migrations import migrations_of
 from services.store.settings import StoreSettings
 from services.store.tables import EVENT_TABLES
 from tests.services.postgres import Cluster
@@ -17,7 +17,8 @@ def test_every_event_table_becomes_a_hypertable() -> None:
             f"SELECT create_hypertable('{table.name}', 'received_at',"
             " chunk_time_interval => INTERVAL '1 day')" in statements
         )
-    assert len([text for text in statements if "timescaledb.compress," in text]) == 6
+    compressed = [text for text in statements if "timescaledb.compress," in text]
+    assert len(compressed) == len(EVENT_TABLES)
 
 
 def test_policies_are_those_of_the_configuration() -> None:
@@ -34,7 +35,8 @@ def test_policies_are_those_of_the_configuration() -> None:
 
 def test_the_plain_tables_it_starts_from_are_good_sql(server: Cluster) -> None:
     place = PostgresPlace(server)
-    for statement in postgres_migrations(partitioned=False)[0].statements:
-        place.change(statement)
+    for step in migrations_of("timescale"):
+        for statement in step.statements:
+            place.change(statement)
     found = place.rows("SELECT relkind FROM pg_class WHERE relname = 'exec_events'")
     assert found == [{"relkind": "r"}]
