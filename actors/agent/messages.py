@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from actors.detection.alerts import Alert
+from actors.detection.cuts import Cut
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
 
 
@@ -49,6 +50,8 @@ class Telemetry(msgspec.Struct, frozen=True):
     """Read positions of the rings that took part."""
     read: int
     """Events read from all rings since the start, these included."""
+    cuts: Sequence[Cut] = ()
+    """What detection forgot for lack of room."""
 
     def __len__(self) -> int:
         return len(self.events)

@@ -1,4 +1,4 @@
-"""What detection had to forget for lack of room: told in an alert, and in the evidence of others."""
+"""What detection had to forget for lack of room: an alert of its own, and evidence of others."""
 
 from __future__ import annotations
 

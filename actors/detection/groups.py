@@ -63,9 +63,7 @@ class Group(msgspec.Struct):
 class Groups:
     """The groups of one host."""
 
-    def __init__(
-        self, sequences: tuple[Sequence, ...], *, default_secs: int, cuts: Cuts
-    ) -> None:
+    def __init__(self, sequences: tuple[Sequence, ...], *, default_secs: int, cuts: Cuts) -> None:
         self.cut = 0
         """Events of groups dropped for lack of room."""
         self._sequences = sequences

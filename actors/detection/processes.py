@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from actors.detection.events import Identity
+from actors.detection.fair import Owner
 from actors.detection.programs import Program
 from actors.detection.scoring import ScoreSheet
 
@@ -28,6 +29,13 @@ class Process(msgspec.Struct, eq=False, gc=False):
     """Rules seen on it."""
     command_line: str = ""
     """Its arguments as one line, cut; empty when unknown, or where no rule asks for them."""
+    root: Identity = (0, 0)
+    """The first process of its lineage, inherited at the fork: it outlives all that is between."""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose the entry is, where there is no room for all."""
+        return (self.uid, self.root)
 
     @property
     def alive(self) -> bool:
@@ -48,6 +56,22 @@ class ProcessState(msgspec.Struct, frozen=True, array_like=True):
     rarity: int
     sheet: ScoreSheet | None
     command_line: str
+    root: Identity
+
+
+class TableCounts(msgspec.Struct, gc=False):
+    """What happened to the entries of a table."""
+
+    expired: int = 0
+    """Ended processes forgotten in due time."""
+    evicted_exited: int = 0
+    """Ended processes forgotten early, for lack of room."""
+    evicted_alive: int = 0
+    """Running processes forgotten for lack of room."""
+    unannounced: int = 0
+    """Processes first met by neither a seed nor a fork."""
+    superseded: int = 0
+    """Processes whose exit was not seen, ended by the reuse of their pid."""
 
 
 class TableState(msgspec.Struct, frozen=True):
@@ -62,8 +86,7 @@ class TableState(msgspec.Struct, frozen=True):
     kept_for_children: tuple[Identity, ...]
     newest_ns: int
     due_ns: int
-    counts: tuple[int, int, int, int, int]
-    """expired, evicted_exited, evicted_alive, unannounced, superseded."""
+    counts: TableCounts
 
 
 class TableStatistics(msgspec.Struct, frozen=True):
@@ -74,12 +97,8 @@ class TableStatistics(msgspec.Struct, frozen=True):
     exited: int
     """Of these, processes that have ended."""
     expired: int
-    """Ended processes forgotten in due time."""
     evicted_exited: int
-    """Ended processes forgotten early, for lack of room."""
     evicted_alive: int
-    """Running processes forgotten for lack of room."""
     unannounced: int
-    """Processes first met by neither a seed nor a fork."""
     superseded: int
-    """Processes whose exit was not seen, ended by the reuse of their pid."""
+    """All of `TableCounts`."""
