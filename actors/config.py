@@ -107,26 +107,26 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def apply_environment(
-    tables: Mapping[str, Any], environment: Mapping[str, str], *, sections: Iterable[str]
+    tables: Mapping[str, Any], environment: Mapping[str, str], *, model: type[BaseModel]
 ) -> dict[str, Any]:
     """The tables with every ``LAVENDER_<SECTION>__<KEY>`` put in.
 
     A value is read as TOML where it is TOML (``20``, ``true``, ``["a"]``), else as plain text.
 
     Raises:
-        ConfigError: a variable names no section, or a key deeper than its section's own.
+        ConfigError: a variable names no section, or no key of a section's own.
     """
-    known = {section.upper(): section for section in (*SECTIONS, *sections)}
+    known = {section.upper(): section for section in (*SECTIONS, *model.model_fields)}
     merged = {
         name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()
     }
     for variable, text in environment.items():
-        section, separator, key = variable.removeprefix(_ENV_PREFIX).partition("__")
-        if not variable.startswith(_ENV_PREFIX) or not separator:
+        if not variable.startswith(_ENV_PREFIX) or variable == ENV_FILE:
             continue
-        if section not in known:
+        section, separator, key = variable.removeprefix(_ENV_PREFIX).partition("__")
+        if not separator or section not in known:
             raise ConfigError(
-                f"environment: {variable} names no section; there is {', '.join(sorted(known))}"
+                f"environment: {variable} names no key; {_did_you_mean(variable, model)}"
             )
         if "__" in key:
             raise ConfigError(
@@ -137,6 +137,22 @@ def apply_environment(
         if isinstance(table, dict):
             table[key.lower()] = _value(text)
     return merged
+
+
+def _did_you_mean(variable: str, model: type[BaseModel]) -> str:
+    names = [
+        _variable((section, key))
+        for section in model.model_fields
+        for key in _keys(model, [section])
+    ]
+    near = difflib.get_close_matches(variable, [ENV_FILE, *names], n=1, cutoff=0.75)
+    return (
+        f"did you mean {near[0]}?" if near else f"the form is {_variable(('<section>', '<key>'))}"
+    )
+
+
+def _variable(path: Iterable[int | str]) -> str:
+    return _ENV_PREFIX + "__".join(str(part).upper() for part in path)
 
 
 def _value(text: str) -> Any:
@@ -164,7 +180,7 @@ def load(
     path = find_file(environment, start=start, program=program, chosen=chosen)
     source = Source(path)
     tables = read_file(path) if path else {}
-    tables = apply_environment(tables, environment, sections=model.model_fields)
+    tables = apply_environment(tables, environment, model=model)
     foreign = set(SECTIONS) - set(model.model_fields)
     own = {name: table for name, table in tables.items() if name not in foreign}
     try:
@@ -179,7 +195,7 @@ def load(
 
 def _origin(path: tuple[int | str, ...], environment: Mapping[str, str]) -> str:
     """The variable that gave the value at ``path``; empty if none did."""
-    variable = _ENV_PREFIX + "__".join(str(part).upper() for part in path[:2])
+    variable = _variable(path[:2])
     return f"environment: {variable}" if variable in environment else ""
 
 

@@ -37,14 +37,18 @@ BUILT_IN = "built-in"
 class RulesSettings(BaseModel):
     """``[rules]``: which rules are in force, beside the built-in ones."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     folder: Path = Field(
+        strict=False,
         default=Path("rules"),
         description="Rule files, read again when they change; relative to lavender.toml's folder.",
     )
     disabled: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
-        default=(), max_length=10_000, description="Ids of rules that are not in force."
+        strict=False,
+        default=(),
+        max_length=10_000,
+        description="Ids of rules that are not in force.",
     )
     min_level: Level = Field(
         default="informational", description="Rules below this level are not in force."

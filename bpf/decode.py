@@ -18,7 +18,13 @@ from typing import Any, TypeVar
 
 from bpf import records
 from bpf.errors import RecordError
-from bpf.records import BUSY_BIT, DISCARD_BIT, HEADER_BYTES, OPEN_SLOT_BYTES
+from bpf.records import (
+    BUSY_BIT,
+    DISCARD_BIT,
+    HEADER_BYTES,
+    OPEN_SLOT_BYTES,
+    UNIX_ADDRESS_BYTES,
+)
 
 T = TypeVar("T")
 Decoded = tuple[list[T], int]
@@ -36,8 +42,11 @@ _OPEN_SLOT = struct.Struct(
 _SLOT_LENGTH = OPEN_SLOT_BYTES - HEADER_BYTES
 _SLOT_PATH = OPEN_SLOT_BYTES - HEADER_BYTES - records.OPEN.size
 _ARGUMENTS_MAX = 256
+_CACHED_PATH_MAX = 256
 _UNIX = 1
 _IPV4 = 2
+_IPV6 = 10
+_CLAIM_MAX = 256
 
 
 def text(raw: bytes) -> str:
@@ -50,13 +59,20 @@ def _comm(raw: bytes) -> str:
     return text(raw)
 
 
-@lru_cache(maxsize=2048)
 def kernel_path(raw: bytes) -> str:
     """The path whose components, leaf first and each ended by NUL, are ``raw``."""
+    # Long ones must not fill the cache: whoever runs a program chooses its path.
+    return _short_kernel_path(raw) if len(raw) <= _CACHED_PATH_MAX else _kernel_path(raw)
+
+
+def _kernel_path(raw: bytes) -> str:
     parts = raw.decode("utf-8", "backslashreplace").split("\0")[-2::-1]
     if parts and parts[0] == "/":  # the root of a tree that is mounted nowhere
         del parts[0]
     return "/" + "/".join(parts)
+
+
+_short_kernel_path = lru_cache(maxsize=2048)(_kernel_path)
 
 
 @lru_cache(maxsize=4096)
@@ -184,7 +200,14 @@ def _decode_long_open(
 
 
 def decode_connects(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
-    """``make(time_ns, pid, start_ns, uid, comm, af, dest_ip, dest_port, path, error)`` for each."""
+    """``make(time_ns, pid, start_ns, uid, comm, af, dest_ip, dest_port, path, error, *more)`` each.
+
+    ``more`` are the claimed address as text and the socket's inode number.
+
+    Behind the fixed part stand the path of a unix socket and the one that the caller claimed, each
+    as a ``struct sockaddr_un``; neither where both are empty, the first alone where no path is
+    claimed.
+    """
     events: list[T] = []
     consumed = 0
     for begin, length, size in _records(window):
@@ -193,21 +216,42 @@ def decode_connects(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
             continue
         _expect(records.CONNECT, length, _CONNECT.size)
         fields = _CONNECT.unpack_from(window, begin)
-        time_ns, start, pid, uid, family, port, error, address, comm, path_bytes, _, path = fields
+        time_ns, start, pid, uid, family, port, error, address, comm, number = fields[:10]
+        claimed_family, claimed_port, path_bytes, claimed_bytes, claimed_address = fields[10:]
         if family == _UNIX:
-            where = ("", 0, _unix_path(path[: min(path_bytes, len(path))]))
+            at = begin + _CONNECT.size
+            where = ("", 0, _unix_path(window[at : min(begin + length, at + path_bytes)]))
         else:
             where = (address_text(family, address), port, "")
-        events.append(make(time_ns, pid, start, uid, _comm(comm), family, *where, error))
+        claimed = ""
+        if claimed_family:
+            at = begin + _CONNECT.size + UNIX_ADDRESS_BYTES
+            raw = window[at : min(begin + length, at + claimed_bytes)]
+            claimed = _place(claimed_family, claimed_address, claimed_port, _unix_path(raw))
+            if claimed == f"unix:{where[2]}":  # the kernel's after all, as the path now shows
+                claimed = ""
+        own = (time_ns, pid, start, uid, _comm(comm), family, *where, error)
+        events.append(make(*own, claimed, number))
     return events, consumed
 
 
-def _unix_path(raw: bytes) -> str:
-    """Path of a unix socket; in an abstract name, which begins with NUL, each NUL becomes @.
+def _place(family: int, address: bytes, port: int, path: str) -> str:
+    """One text for where a connection leads; empty for a family without such."""
+    if family == _UNIX:
+        return f"unix:{path}"[:_CLAIM_MAX]
+    if family not in {_IPV4, _IPV6}:
+        return ""
+    name = address_text(family, address)
+    return f"{name}:{port}" if family == _IPV4 else f"[{name}]:{port}"
 
-    That is how /proc/net/unix writes it; no text of an event ever holds a NUL. NULs at the end
-    are left out: most callers pass the whole of ``sun_path``.
+
+def _unix_path(view: memoryview) -> str:
+    """Path in a ``struct sockaddr_un``; an abstract name has an @ for each NUL.
+
+    That is how /proc/net/unix writes a name that begins with NUL; no text of an event ever holds
+    one. NULs at the end are left out: most callers pass the whole of ``sun_path``.
     """
+    raw = bytes(view[2:])
     if raw[:1] == b"\0":
         name = b"@" + raw[1:].rstrip(b"\0").replace(b"\0", b"@")
         return name.decode("utf-8", "backslashreplace")

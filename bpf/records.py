@@ -19,6 +19,8 @@ DISCARD_BIT = 1 << 30
 
 OPEN_SLOT_BYTES = 128
 """Open records take a whole number of slots of this size, ring header included."""
+UNIX_ADDRESS_BYTES = 112
+"""Bytes of a unix socket's address behind a connect record: ``struct sockaddr_un``, rounded up."""
 ARGS_MAX_BYTES = 8192
 PATH_MAX_BYTES = 4096
 
@@ -36,7 +38,6 @@ _C_TYPES: dict[str, tuple[str, str, int]] = {
     "u16": ("u16 %s", "H", 2),
     "char16": ("char %s[16]", "16s", 16),
     "u8x16": ("u8 %s[16]", "16s", 16),
-    "char112": ("char %s[112]", "112s", 112),
 }
 
 
@@ -103,9 +104,12 @@ CONNECT = Layout(
         ("error", "s32"),
         ("address", "u8x16"),
         ("comm", "char16"),
-        ("path_bytes", "u32"),
-        ("marks", "u32"),
-        ("path", "char112"),
+        ("socket", "u64"),
+        ("claimed_family", "u16"),
+        ("claimed_port", "u16"),
+        ("path_bytes", "u16"),
+        ("claimed_bytes", "u16"),
+        ("claimed_address", "u8x16"),
     ),
 )
 EXEC = Layout(
@@ -170,6 +174,7 @@ def c_declarations() -> str:
     """The C text that stands in front of the probes: structs, sizes and marks."""
     constants = {
         "OPEN_SLOT_BYTES": OPEN_SLOT_BYTES,
+        "UNIX_ADDRESS_BYTES": UNIX_ADDRESS_BYTES,
         "ARGS_MAX_BYTES": ARGS_MAX_BYTES,
         "PATH_MAX_BYTES": PATH_MAX_BYTES,
         "HEADER_BYTES": HEADER_BYTES,

@@ -48,7 +48,10 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "nsproxy": ("mnt_ns",),
     "mnt_namespace": ("user_ns",),
     "user_namespace": ("ns.inum",),
-    "socket": ("sk",),
+    "socket": ("sk", "file"),
+    "sock": ("sk_socket",),
+    "unix_sock": ("peer", "addr"),
+    "unix_address": ("len", "name"),
     "sock_common": ("skc_family", "skc_dport", "skc_daddr", "skc_v6_daddr"),
     "pt_regs": ("di", "si", "dx"),
 }
@@ -64,6 +67,8 @@ ATTACHMENTS: Mapping[str, str] = {
     "syscalls/sys_exit_openat2": "tracepoint__syscalls__sys_exit_openat",
     "syscalls/sys_exit_open": "tracepoint__syscalls__sys_exit_openat",
     "syscalls/sys_exit_creat": "tracepoint__syscalls__sys_exit_openat",
+    "sock/inet_sock_set_state": "raw_tracepoint__inet_sock_set_state",
+    "syscalls/sys_enter_connect": "tracepoint__syscalls__sys_enter_connect",
     "syscalls/sys_exit_connect": "tracepoint__syscalls__sys_exit_connect",
 }
 """Every tracepoint and the program that serves it: without one of them the agent would be blind

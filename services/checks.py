@@ -12,6 +12,7 @@ from services.detection.reach import Reach
 from services.detection.state import StateUnavailable
 from services.parts import Resources
 from services.store.interface import StoreError
+from services.store.migrations import outlook
 from transport import crossing
 from transport.credentials import without_secrets
 from transport.errors import TransportError
@@ -77,8 +78,8 @@ async def _store(resources: Resources) -> str:
         return f"{path} is made at the first start"
     store = resources.store().store
     try:
-        await store.open()
+        found = await store.schema_version()
     finally:
         with trio.move_on_after(1, shield=True):
             await store.close()
-    return "opened, schema up to date"
+    return f"reached; {outlook(found, where='store')}"

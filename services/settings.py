@@ -24,7 +24,7 @@ Listen = Annotated[
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     listen: Listen = ""
 
@@ -72,7 +72,9 @@ class DetectionSettings(_Section):
         ),
     )
     state_password_file: Path | None = Field(
-        default=None, description="A file with the password of Redis, instead of in `state`."
+        strict=False,
+        default=None,
+        description="A file with the password of Redis, instead of in `state`.",
     )
     key_prefix: str = Field(
         default="lavender:",
@@ -107,7 +109,9 @@ class StackSettings(_Section):
     """``[stack]``: the whole backend in one process."""
 
     data: Path = Field(
-        default=Path("lavender-data"), description="Folder of the broker's streams and the store."
+        strict=False,
+        default=Path("lavender-data"),
+        description="Folder of the broker's streams and the store.",
     )
     broker_host: str = Field(
         default="127.0.0.1", max_length=255, description="Address the broker listens on."
@@ -120,7 +124,7 @@ class StackSettings(_Section):
 class Settings(BaseModel):
     """Everything a service reads from the configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     broker: BrokerSettings = BrokerSettings()
     store: StoreSettings = StoreSettings()

@@ -110,12 +110,13 @@ class Correlator(Actor):
             self._ignore(events, self._ignored)
         if alerts:
             await self._tell(AlertBatch(alerts))
+        weight = sum(part.weight for part in parts)
         if self._publish:
-            await self._tell(self._telemetry(events, alerts, entries, parts))
+            await self._tell(self._telemetry(events, alerts, entries, parts, weight))
         if self._show and entries:
-            await self._tell(Activity(entries))
+            await self._tell(Activity(entries, weight))
         if self._record:
-            await self._tell(EventLog(events))
+            await self._tell(EventLog(events, weight))
 
     async def _tell(self, message: AlertBatch | Activity | EventLog | Telemetry) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -128,6 +129,7 @@ class Correlator(Actor):
         alerts: list[Alert],
         entries: list[Traced],
         parts: list[EventBatch],
+        weight: int,
     ) -> Telemetry:
         """The sweep as it leaves the agent: executions and connections know their lineage."""
         lineages = iter(entries)
@@ -139,7 +141,7 @@ class Correlator(Actor):
         ]
         positions = {RING_NAMES[part.ring]: part.position for part in parts}
         read = max(part.read for part in parts)
-        return Telemetry(named, alerts, positions, read, self._engine.cuts)
+        return Telemetry(named, alerts, positions, read, weight, self._engine.cuts)
 
     def _ignore(self, events: list[AnyEvent], ignored: NameList) -> None:
         """Have the kernel ignore the processes that run an ignored program by now."""

@@ -144,11 +144,14 @@ class Enricher:
         dest_port: int,
         path: str,
         error: int,
+        claimed: str,
+        socket: int,
     ) -> ConnectEvent:
         """A connect event with its user's name."""
         name = self._users.name(uid)
+        where = (af, dest_ip, dest_port, path)
         return ConnectEvent(
-            time_ns, pid, start_ns, uid, name, comm, af, dest_ip, dest_port, path, error
+            time_ns, pid, start_ns, uid, name, comm, *where, error, "", claimed, socket
         )
 
 

@@ -26,6 +26,8 @@ class EventBatch(msgspec.Struct, frozen=True):
     """How far its ring has been read with them."""
     read: int = 0
     """Events read from all rings by then."""
+    weight: int = 0
+    """Bytes of the ring beyond what as many ordinary events take; see `actors.runtime.mailbox`."""
 
     def __len__(self) -> int:
         return len(self.events)
@@ -35,6 +37,7 @@ class EventLog(msgspec.Struct, frozen=True):
     """One sweep's events in the order in which detection took them (correlator to recorder)."""
 
     events: Sequence[AnyEvent]
+    weight: int = 0
 
     def __len__(self) -> int:
         return len(self.events)
@@ -50,6 +53,7 @@ class Telemetry(msgspec.Struct, frozen=True):
     """Read positions of the rings that took part."""
     read: int
     """Events read from all rings since the start, these included."""
+    weight: int = 0
     cuts: Sequence[Cut] = ()
     """What detection forgot for lack of room."""
 
@@ -61,6 +65,7 @@ class Activity(msgspec.Struct, frozen=True):
     """Executions and connections to show, each with the ancestry at that moment."""
 
     entries: Sequence[tuple[ExecEvent | ConnectEvent, str]]
+    weight: int = 0
 
     def __len__(self) -> int:
         return len(self.entries)

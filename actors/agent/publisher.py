@@ -16,7 +16,6 @@ import trio
 from actors.agent.messages import Status, Telemetry
 from actors.agent.spooling import Spooling
 from actors.runtime import Actor
-from transport.messages import EVENTS_MAX
 
 _FAREWELL_SECS = 2.0
 _OWING_SECS = 1.0
@@ -71,7 +70,7 @@ class Publisher(Actor):
                 mailbox.done()
             else:
                 work.add(message)
-                if work.pending >= EVENTS_MAX or work.alerts:
+                if work.full or work.alerts:
                     due = await self._close(work)
                 elif due == math.inf:
                     due = trio.current_time() + work.batch_secs

@@ -27,6 +27,8 @@ PAUSE_MAX_SECS = 0.008
 A sweep costs about 0.3 ms however little it finds, for all it touches has left the caches: so an
 idle machine is answered at once, and a busy one the later the more each sweep finds."""
 _FINAL_SWEEPS_MAX = 8
+_ORDINARY_BYTES = 512
+"""What an ordinary event takes of its ring, and more."""
 
 
 def pause_secs(found_bytes: int, *, urgent: bool) -> float:
@@ -88,7 +90,7 @@ def _known_ring(name: str) -> str:
 class ReaderOptions(BaseModel):
     """``options = { ring = "EXEC_EVENTS" }``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     ring: Annotated[str, AfterValidator(_known_ring)]
 
@@ -146,14 +148,17 @@ class RingReader(Actor):
         """Take turns until the final one."""
         while (turn := await self._sweeps.next(self._ring)) is not None:
             try:
+                before = self._sensor.positions()[self._ring]
                 events = self._read(turn.limit)
+                position = self._sensor.positions()[self._ring]
                 batch = EventBatch(
                     self._index,
                     turn.sweep,
                     turn.expected,
                     events,
-                    self._sensor.positions()[self._ring],
+                    position,
                     self._sensor.read_count,
+                    max(0, position - before - _ORDINARY_BYTES * len(events)),
                 )
                 if not self.context.tell_nowait(batch):
                     await self.context.tell(batch)

@@ -26,7 +26,8 @@ from actors.recordings import FORMAT, Header, Recording, RecordingError
 from actors.runtime import Actor
 
 _GATHERED_MAX = 4096
-"""Events that are written at once, one sweep more or less."""
+_GATHERED_MAX_BYTES = 4 << 20
+"""Events, and bytes, that are written at once, one sweep more or less."""
 _RING_OF: dict[type, str] = {
     ForkEvent: "FORK_EVENTS",
     ExecEvent: "EXEC_EVENTS",
@@ -56,6 +57,7 @@ class Recorder(Actor):
         self._header = b""
         self._gathered: list[bytes] = []
         self._gathered_events = 0
+        self._gathered_bytes = 0
         self._failing = False
         self.events_dropped = 0
 
@@ -72,9 +74,12 @@ class Recorder(Actor):
 
     async def handle(self, message: EventLog) -> None:
         """Append one sweep, together with those that wait behind it."""
-        self._gathered.append(_encode(message.events) + b"\n")
+        line = _encode(message.events) + b"\n"
+        self._gathered.append(line)
         self._gathered_events += len(message)
-        if self.context.mailbox.depth and self._gathered_events < _GATHERED_MAX:
+        self._gathered_bytes += len(line)
+        few = self._gathered_events < _GATHERED_MAX and self._gathered_bytes < _GATHERED_MAX_BYTES
+        if self.context.mailbox.depth and few:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await self._write()
@@ -93,7 +98,7 @@ class Recorder(Actor):
         """
         await trio.lowlevel.checkpoint()
         lines, events = self._gathered, self._gathered_events
-        self._gathered, self._gathered_events = [], 0
+        self._gathered, self._gathered_events, self._gathered_bytes = [], 0, 0
         if self._file is None or not (self._header or lines):
             return
         try:

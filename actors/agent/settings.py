@@ -23,7 +23,7 @@ SubjectPrefix = Annotated[
 class AgentSettings(BaseModel):
     """``[agent]``: who this endpoint is and whom it reports to."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     agent_id: Token = Field(
         default="dev-agent-1", description="Name of this endpoint; one subject token."
@@ -56,17 +56,18 @@ class AgentSettings(BaseModel):
 class PublishSettings(BaseModel):
     """``[publish]``: what goes to the broker, and what is kept until it has it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     enabled: bool = Field(default=True, description="Publish to the broker.")
     events: tuple[EventType, ...] = Field(
-        default=EVENT_TYPES, description="Types of events that are published."
+        strict=False, default=EVENT_TYPES, description="Types of events that are published."
     )
     alerts: bool = Field(default=True, description="Publish alerts.")
     batch_ms: int = Field(
         default=50, ge=1, le=10_000, description="A batch is closed after this long at the latest."
     )
     spool: Path = Field(
+        strict=False,
         default=Path("/var/lib/lavender/spool"),
         description="Folder of what the broker has not confirmed yet.",
     )
@@ -84,7 +85,7 @@ class PublishSettings(BaseModel):
 class ResponseSettings(BaseModel):
     """``[response]``: what may be done about a process."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     dry_run: bool = Field(default=True, description="Log what would be done, and do nothing.")
     kill_threshold: int = Field(
@@ -99,7 +100,7 @@ class ResponseSettings(BaseModel):
 class Settings(BaseModel):
     """Everything the agent reads from the configuration."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     agent: AgentSettings = AgentSettings()
     filters: FilterSettings = FilterSettings()

@@ -23,7 +23,15 @@ from actors.agent.shipping import Shipping
 from actors.detection.alerts import Alert
 from actors.version import VERSION
 from transport import messages
-from transport.messages import LIST_MAX, Counters, Evicted, Heartbeat, encode
+from transport.messages import (
+    BATCH_MAX_BYTES,
+    EVENTS_MAX,
+    LIST_MAX,
+    Counters,
+    Evicted,
+    Heartbeat,
+    encode,
+)
 from transport.spool_errors import SpoolError
 from transport.spool_records import Marks, NewItem
 from transport.subjects import subject
@@ -77,6 +85,8 @@ class Spooling:
         self._wanted = frozenset(publishing.settings.events)
         self._events: list[messages.Event] = []
         self.alerts: list[Alert] = []
+        self._weight = 0
+        """Bytes beyond the ordinary of what waits."""
         self._positions: dict[str, int] = {}
         self._moved = False
         self._read = 0
@@ -102,6 +112,11 @@ class Spooling:
         """Events that wait to be spooled."""
         return len(self._events)
 
+    @property
+    def full(self) -> bool:
+        """Whether what waits makes a batch, by its events or by their bytes."""
+        return self.pending >= EVENTS_MAX or self._weight >= BATCH_MAX_BYTES
+
     def _add_seeds(self) -> None:
         """Take the processes that ran before the first event, as the engine does.
 
@@ -120,6 +135,7 @@ class Spooling:
         self._positions.update(message.positions)
         self._moved = True
         self._read = message.read
+        self._weight += message.weight
         events = message.events
         self._taken += len(events)
         wanted = self._wanted
@@ -149,7 +165,7 @@ class Spooling:
             probes, dropped=self._dropped + missing, now_unix_ms=now_ms
         )
         events, alerts = self._events, self.alerts
-        self._events, self.alerts = [], []
+        self._events, self.alerts, self._weight = [], [], 0
         spooled = False
         try:
             spooled = await self._spool(events, alerts, probes, missing=missing, now_ms=now_ms)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
+_ADDRESS_MAX = 64
 
-@lru_cache(maxsize=4096)
+
 def is_external(address: str) -> bool:
     """Whether an IP address leads off this host.
 
     The unspecified address means loopback to connect(2). Text that is no address counts as
     external: better an alert too many.
     """
+    # What is longer is no address, and must not fill the cache.
+    return len(address) > _ADDRESS_MAX or _is_external(address)
+
+
+@lru_cache(maxsize=4096)
+def _is_external(address: str) -> bool:
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -40,10 +40,12 @@ from actors.detection.rules import AnyRule, Rule, Sequence
 from actors.detection.ruleset import RuleSet
 from actors.detection.scoring import RarityTable, Score, ScoreSheet
 from actors.detection.targets import Target, Targets
+from actors.detection.text import digest
 
 _INIT_PID = 1
 _NOTHING = ScoreSheet()
 _MAX_TEXT = 128
+_NO_PROGRAM = digest("")
 
 
 Traced: TypeAlias = tuple[ExecEvent | ConnectEvent, str]
@@ -238,7 +240,7 @@ class Engine:
         parent = self.table.parent(process)
         if parent is not None:
             # What already runs is not rare: the next start of this pair is its second.
-            self.rarity.count(parent.program.key, process.program.key)
+            self.rarity.count(parent.program.digest, process.program.digest)
 
     def _on_fork(self, event: ForkEvent, _alerts: list[Alert]) -> None:
         self.table.fork(event)
@@ -250,8 +252,8 @@ class Engine:
         if event.error:
             return
         launcher, process, program = self.table.exec(event)
-        started_by = "" if launcher is None else launcher.key
-        rarity = self.rarity.count(started_by, program.key)
+        started_by = _NO_PROGRAM if launcher is None else launcher.digest
+        rarity = self.rarity.count(started_by, program.digest)
         process.rarity = max(process.rarity, rarity)
         plans = self._plans[0]
         passed = plans.passing(event)

@@ -170,7 +170,7 @@ def _obfuscated(seen: Observation) -> bool:
 def _first_call(seen: Observation) -> bool:
     """The same answer for every rule that asks about one event."""
     if seen.first_call is None:
-        seen.first_call = seen.host.callers.is_first(seen.program.key)
+        seen.first_call = seen.host.callers.is_first(seen.program.digest)
     return seen.first_call
 
 

@@ -22,6 +22,7 @@ from actors.detection.cuts import Cuts, Lost
 from actors.detection.fair import FairTable, Owner
 from actors.detection.processes import Process
 from actors.detection.rules import Sequence
+from actors.detection.text import shortened
 
 Values: TypeAlias = tuple[str, ...]
 Key: TypeAlias = tuple[int, str, Values]
@@ -33,7 +34,6 @@ _MAX_WEIGHT = 20_480
 """Groups of a host and events remembered in them; they travel in its snapshots."""
 _EXACT_MAX = 64
 """Events of an ordered group up to which none is left out."""
-_TEXT_MAX = 256
 
 
 class Member(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -101,14 +101,14 @@ class Groups:
             values: Of the fields that must be the same.
             value: Of the field that must differ, or "".
         """
-        key = (sequence, owner, tuple(each[:_TEXT_MAX] for each in values))
+        key = (sequence, owner, tuple(map(shortened, values)))
         group = self._table.pop(key)
         if group is None:
             group = Group([], (process.uid, process.root), process.program.shown)
         members = group.members
         alike = self._first_alike[sequence]
         _take(
-            self._sequences[sequence], alike, members, Member(link, alike[step], value[:_TEXT_MAX])
+            self._sequences[sequence], alike, members, Member(link, alike[step], shortened(value))
         )
         oldest_ns = members[-1].link.time_ns - self._span_ns[sequence]
         while members[0].link.time_ns < oldest_ns:

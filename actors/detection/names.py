@@ -65,6 +65,8 @@ class NameList:
 
 
 def _remember(cache: dict[Program, bool], program: Program, *, answer: bool) -> None:
+    if not program.short:
+        return
     if len(cache) >= _MAX_CACHED:
         cache.clear()
     cache[program] = answer

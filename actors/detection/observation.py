@@ -24,14 +24,14 @@ class Callers:
     """The programs that have used the network; the one first seen goes first."""
 
     def __init__(self) -> None:
-        self.known: OrderedDict[str, None] = OrderedDict()
+        self.known: OrderedDict[bytes, None] = OrderedDict()
         self.dropped = 0
 
     def __len__(self) -> int:
         return len(self.known)
 
-    def is_first(self, key: str) -> bool:
-        """Whether this program was never seen on the network; from now on it was."""
+    def is_first(self, key: bytes) -> bool:
+        """Whether the program of this digest was never seen on the network; from now on it was."""
         if key in self.known:
             return False
         self.known[key] = None

@@ -12,8 +12,9 @@ import posixpath
 from collections.abc import Iterable
 
 from actors.detection.globs import compile_globs, is_glob
+from actors.detection.text import is_short
 
-_MAX_DIRECTORIES = 8192
+_MAX_DIRECTORIES = 4096
 
 DELIVER_ALL = ""
 """Among the names for the kernel's pre-filter: no name can decide, so every open is needed."""
@@ -58,9 +59,10 @@ class SensitivePaths:
         wild = self._wild_directories
         maybe = wild is not None and wild.match(directory) is not None
         clean = not maybe and not self._contains(directory)
-        if len(self._clean_directories) >= _MAX_DIRECTORIES:
-            self._clean_directories.clear()
-        self._clean_directories[directory] = clean
+        if is_short(directory):
+            if len(self._clean_directories) >= _MAX_DIRECTORIES:
+                self._clean_directories.clear()
+            self._clean_directories[directory] = clean
         return clean
 
     def _contains(self, path: str) -> bool:

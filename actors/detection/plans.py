@@ -21,7 +21,7 @@ from actors.detection.fields import searched_text
 from actors.detection.literals import Literals
 from actors.detection.observation import Observation
 from actors.detection.programs import Program
-from actors.detection.text import fold
+from actors.detection.text import fold, is_short
 
 _MAX_REMEMBERED = 4096
 UNTIL = -1
@@ -159,9 +159,10 @@ class Plans:
             anchored={plan.number: plan for plan in plans if plan.compiled.literals},
             waiting=sum(1 << plan.number for plan in plans if plan.compiled.literals),
         )
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[key] = entry
+        if seen.program.short and is_short(key[-1] or ""):
+            if len(self._remembered) >= _MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = entry
         return entry
 
     def _left_of(self, plan: Plan, seen: Observation) -> Plan | None:

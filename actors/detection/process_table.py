@@ -7,11 +7,12 @@ does not change.
 A parent never starts after its child, and is never its descendant: lineages have no cycles,
 whatever the events say.
 
-Bounded: an exited process is kept for a grace time, because its events and its children's may
-still come, then for as long as it has children here and there is room. When there is no room, the
-users and lineages with most give something up (`fair.py`), of theirs first what has ended without
-children, then what ended, then what has no children: a shell or a daemon that everything descends
-from is worth more than what it started. Who forgets a process that runs says so.
+Bounded in processes and in the bytes of their words: an exited process is kept for a grace time,
+because its events and its children's may still come, then for as long as it has children here and
+there is room. When there is no room, the users and lineages with most give something up
+(`fair.py`), of theirs first what has ended without children, then what ended, then what has no
+children: a shell or a daemon that everything descends from is worth more than what it started. If
+a process is forgotten that still runs, that is noted.
 
 The root of a lineage is inherited at each fork. Where the processes in between are forgotten, it
 still says what belongs together.
@@ -37,17 +38,16 @@ from actors.detection.events import (
     SeedEvent,
 )
 from actors.detection.fair import Owner, shares, to_free
+from actors.detection.lineages import MAX_DEPTH, Lineages
 from actors.detection.processes import Process
 from actors.detection.programs import Program, Programs
-from actors.detection.table_memory import TableMemory
-
-MAX_DEPTH = 32
-"""How far up a lineage is followed."""
+from actors.detection.table_memory import TableMemory, text_bytes
+from actors.detection.text import memory_bytes
 
 _UNKNOWN_UID = -1
-_MAX_LINEAGES = 256
 _MAX_COMMAND_LINE = 2048
-_ARROW = "=>"
+_MAX_TEXT_BYTES = 8 << 20
+"""What the words of all processes take together; watched processes choose how long they are."""
 
 
 class ProcessTable(TableMemory):
@@ -55,6 +55,7 @@ class ProcessTable(TableMemory):
 
     Args:
         max_processes: How many are remembered.
+        max_text_bytes: How much their words take at most.
         grace_secs: How long one that has ended is remembered.
         programs: Shares equal programs between tables.
         keep_command_lines: Whether rules ask for the command lines of processes.
@@ -66,6 +67,7 @@ class ProcessTable(TableMemory):
         self,
         *,
         max_processes: int = 16_384,
+        max_text_bytes: int = _MAX_TEXT_BYTES,
         grace_secs: float = 30.0,
         programs: Programs | None = None,
         keep_command_lines: bool = False,
@@ -78,12 +80,10 @@ class ProcessTable(TableMemory):
         self._is_boundary = is_boundary
         self._cuts = Cuts() if cuts is None else cuts
         self._max_processes = max_processes
+        self._max_text_bytes = max_text_bytes
         self._grace_ns = int(grace_secs * 1e9)
         self._keep_command_lines = keep_command_lines
-        # Lineages of parents, and how they read: children come by the hundred. Whatever changes a
-        # process that is in one of them, or is missing there, clears them all.
-        self._lineages: dict[Identity, tuple[list[Process], str]] = {}
-        self._in_lineages: set[Identity] = set()
+        self._lineages = Lineages(self._processes)
 
     # Lineages
 
@@ -92,7 +92,7 @@ class ProcessTable(TableMemory):
         parent = process.parent
         if parent is None:
             return []
-        lineage, _ = self._lineages.get(parent) or self._follow(parent)
+        lineage, _ = self._lineages.of(parent)
         return lineage[:depth]
 
     def ancestry(self, identity: Identity) -> str:
@@ -106,14 +106,17 @@ class ProcessTable(TableMemory):
         parent = process.parent
         if parent is None:
             return process.program.shown
-        _, above = self._lineages.get(parent) or self._follow(parent)
+        _, above = self._lineages.of(parent)
         return above + process.program.shown
 
     # Events
 
     def seed(self, event: SeedEvent) -> Process:
         """Learn a process that was there before us; events already seen know better."""
-        program = self._programs.get(event.comm, event.exe, event.exe, system=event.system_exe)
+        programs = self._programs
+        program = programs.kept(
+            programs.get(event.comm, event.exe, event.exe, system=event.system_exe)
+        )
         parent = self._parent_of(event)
         process = self._processes.get(event.identity)
         if process is None:
@@ -121,7 +124,7 @@ class ProcessTable(TableMemory):
         else:
             self._fill(process, parent, program, event.uid)
         if self._keep_command_lines and not process.exec_ns:
-            process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
+            self._note_arguments(process, event.argv)
         return process
 
     def fork(self, event: ForkEvent) -> Process:
@@ -138,6 +141,7 @@ class ProcessTable(TableMemory):
             process = self._add(event, parent, program, event.uid)
             if forker is not None:
                 process.command_line = forker.command_line
+                self._text_bytes += memory_bytes(process.command_line)
         else:
             self._fill(process, parent, program, event.uid)
         return process
@@ -149,21 +153,23 @@ class ProcessTable(TableMemory):
             The program that made the exec, None when it is not known; the process; and the program
             that the exec names: if the event is late, the process runs something else by now.
         """
+        self._make_room(event.time_ns)
         program = self.program_of(event)
+        kept = self._programs.kept(program)
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
         launcher = self._launcher(event, process, parent)
         if process is None:
             self._counts.unannounced += 1
-            process = self._add(event, parent, program, event.uid)
+            process = self._add(event, parent, kept, event.uid)
         else:
             if parent is None:
                 self._adopt(process, self._parent_of(event))
             if process.exec_ns <= event.time_ns:
-                self._run(process, program)
+                self._run(process, kept)
                 process.uid = event.uid
         if self._keep_command_lines and process.exec_ns <= event.time_ns:
-            process.command_line = " ".join(event.argv)[:_MAX_COMMAND_LINE]
+            self._note_arguments(process, event.argv)
         process.exec_ns = max(process.exec_ns, event.time_ns)
         return launcher, process, program
 
@@ -225,32 +231,16 @@ class ProcessTable(TableMemory):
 
     # Entries
 
-    def _follow(self, parent: Identity) -> tuple[list[Process], str]:
-        """Learn the lineage that begins with a parent, and how its child's ancestry begins."""
-        if len(self._lineages) >= _MAX_LINEAGES:
-            self._forget_lineages()
-        lineage: list[Process] = []
-        identity: Identity | None = parent
-        while identity is not None and len(lineage) < MAX_DEPTH:
-            self._in_lineages.add(identity)
-            process = self._processes.get(identity)
-            if process is None:
-                break
-            lineage.append(process)
-            identity = process.parent
-        names = [each.program.shown for each in lineage[MAX_DEPTH - 2 :: -1]]
-        found = self._lineages[parent] = (lineage, "".join(f"{name}{_ARROW}" for name in names))
-        return found
-
-    def _forget_lineages(self) -> None:
-        self._lineages.clear()
-        self._in_lineages.clear()
-
     def _run(self, process: Process, program: Program) -> None:
         """Note what a process runs from now on."""
+        self._text_bytes += program.text_bytes - process.program.text_bytes
         process.program = program
-        if process.identity in self._in_lineages:
-            self._forget_lineages()
+        self._lineages.changed(process.identity)
+
+    def _note_arguments(self, process: Process, argv: tuple[str, ...]) -> None:
+        before = memory_bytes(process.command_line)
+        process.command_line = " ".join(argv)[:_MAX_COMMAND_LINE]
+        self._text_bytes += memory_bytes(process.command_line) - before
 
     def _parent_of(self, event: SeedEvent | ForkEvent | ExecEvent) -> Identity | None:
         """Return the parent an event names, if it can be the parent of that process."""
@@ -289,13 +279,12 @@ class ProcessTable(TableMemory):
     def _add(self, event: AnyEvent, parent: Identity | None, program: Program, uid: int) -> Process:
         self._newest_ns = max(self._newest_ns, event.time_ns)
         self._expire()
-        while len(self._processes) >= self._max_processes:
-            self._make_room(event.time_ns)
+        self._make_room(event.time_ns, more=1)
+        self._text_bytes += program.text_bytes
         identity = (event.pid, event.start_ns)
         process = Process(identity, None, program, uid, root=identity)
         self._processes[identity] = process
-        if identity in self._in_lineages:
-            self._forget_lineages()
+        self._lineages.changed(identity)
         if parent is not None:
             self._adopt(process, parent)
         holder = self._by_pid.get(event.pid)
@@ -319,8 +308,7 @@ class ProcessTable(TableMemory):
             if above is not None and not self._is_boundary(above):
                 process.root = above.root
             self._children[parent] = self._children.get(parent, 0) + 1
-            if process.identity in self._in_lineages:
-                self._forget_lineages()
+            self._lineages.changed(process.identity)
 
     def _fill(self, process: Process, parent: Identity | None, program: Program, uid: int) -> None:
         """Add what a late event knows about a process that is already known."""
@@ -355,21 +343,29 @@ class ProcessTable(TableMemory):
                 self._counts.expired += 1
                 self._forget(process)
 
-    def _make_room(self, time_ns: int) -> None:
-        """Forget a part of what those have most of whose most of it is."""
+    def _make_room(self, time_ns: int, *, more: int = 0) -> None:
+        """Have room for more processes, and for their words."""
+        if len(self._processes) + more > self._max_processes:
+            self._evict(
+                to_free(len(self._processes) + more, self._max_processes), lambda _: 1, time_ns
+            )
+        if self._text_bytes > self._max_text_bytes:
+            self._evict(to_free(self._text_bytes, self._max_text_bytes), text_bytes, time_ns)
+
+    def _evict(self, need: int, weigh: Callable[[Process], int], time_ns: int) -> None:
+        """Forget a part of what those have who have most."""
         sizes: dict[Owner, int] = {}
         for each in self._processes.values():
             owner = each.owner
-            sizes[owner] = sizes.get(owner, 0) + 1
-        # One more is about to come.
-        left = shares(sizes, to_free(len(self._processes) + 1, self._max_processes))
-        theirs = [each for each in self._processes.values() if each.owner in left]
+            sizes[owner] = sizes.get(owner, 0) + weigh(each)
+        left = shares(sizes, need)
+        theirs = [each for each in self._processes.values() if each.owner in left and weigh(each)]
         running: list[Lost] = []
         for process in sorted(theirs, key=self._worth):
             owner = process.owner
             if left[owner] <= 0 or process.identity not in self._processes:
                 continue
-            left[owner] -= 1
+            left[owner] -= weigh(process)
             if process.alive:
                 self._counts.evicted_alive += 1
                 running.append(Lost(owner, process.program.shown, process.identity[1]))
@@ -389,8 +385,8 @@ class ProcessTable(TableMemory):
         while forgotten is not None:
             identity = forgotten.identity
             del self._processes[identity]
-            if identity in self._in_lineages:
-                self._forget_lineages()
+            self._text_bytes -= text_bytes(forgotten)
+            self._lineages.changed(identity)
             self._kept_for_children.pop(identity, None)
             self._exited.pop(identity, None)
             if not forgotten.alive and identity not in self._children:

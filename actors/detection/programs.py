@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.detection.text import printable
+from actors.detection.text import digest, is_short, memory_bytes, printable, shortened
 
 _MAX_INTERNED = 4096
 _MAX_SHOWN = 64
@@ -30,6 +30,12 @@ class Program(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Last component of ``filename``."""
     shown: str
     """The name as an ancestry shows it: printable, bounded, without an arrow of its own."""
+    digest: bytes
+    """16 bytes that stand for `key` where programs are counted."""
+    text_bytes: int
+    """What its words take of memory, at most."""
+    short: bool
+    """Whether its words are short enough to be remembered as they are."""
 
     @property
     def name(self) -> str:
@@ -50,7 +56,8 @@ class Program(msgspec.Struct, frozen=True, eq=False, gc=False):
 class Programs:
     """Shares equal programs, so that a thousand shells cost one.
 
-    A cache only: forgetting it changes nothing but memory.
+    A cache only: forgetting it changes nothing but memory. A program of long words is not kept:
+    what is to be remembered of it is its `kept` form.
     """
 
     def __init__(self) -> None:
@@ -61,6 +68,8 @@ class Programs:
         key = (comm, exe, filename, system)
         program = self._known.get(key)
         if program is None:
+            if filename == exe:
+                filename = exe  # one object
             exe_name = exe.rpartition("/")[2]
             shown = printable(exe_name or comm, limit=_MAX_SHOWN) or "?"
             program = Program(
@@ -71,8 +80,22 @@ class Programs:
                 exe_name=exe_name,
                 filename_name=filename.rpartition("/")[2],
                 shown=shown.replace("=>", "=\\x3e"),
+                digest=digest(shortened(exe or comm)),
+                text_bytes=sum(map(memory_bytes, (comm, exe, filename))),
+                short=is_short(comm) and is_short(exe) and is_short(filename),
             )
-            if len(self._known) >= _MAX_INTERNED:
-                self._known.clear()
-            self._known[key] = program
+            if program.short:
+                if len(self._known) >= _MAX_INTERNED:
+                    self._known.clear()
+                self._known[key] = program
         return program
+
+    def kept(self, program: Program) -> Program:
+        """Return the program as it may be remembered: the middle of long words is left out.
+
+        Nobody believes such words: a path that is not whole is not the system's.
+        """
+        if program.short:
+            return program
+        words = (program.comm, program.exe, program.filename)
+        return self.get(*map(shortened, words))

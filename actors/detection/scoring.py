@@ -92,14 +92,15 @@ class RarityTable:
     def __init__(self, *, max_pairs: int = _MAX_PAIRS) -> None:
         self.dropped = 0
         self._max_pairs = max_pairs
-        self.counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self.counts: OrderedDict[bytes, int] = OrderedDict()
+        """By the digests of parent and child, one behind the other."""
 
     def __len__(self) -> int:
         return len(self.counts)
 
-    def count(self, parent: str, child: str) -> int:
-        """Count one start of ``child`` by ``parent`` and return its bonus."""
-        pair = (parent, child)
+    def count(self, parent: bytes, child: bytes) -> int:
+        """Count one start of ``child`` by ``parent``, digests of programs; return its bonus."""
+        pair = parent + child
         seen = self.counts.pop(pair, 0)
         self.counts[pair] = seen + 1
         if len(self.counts) > self._max_pairs:

@@ -26,11 +26,11 @@ def _not_the_root(entry: str) -> str:
 Name = Annotated[
     str, Field(min_length=1, max_length=255), AfterValidator(_without_control_characters)
 ]
-Names = Annotated[tuple[Name, ...], Field(max_length=1000)]
+Names = Annotated[tuple[Name, ...], Field(max_length=1000, strict=False)]
 FilePath = Annotated[Name, AfterValidator(_not_the_root)]
-FilePaths = Annotated[tuple[FilePath, ...], Field(max_length=1000)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Ports = Annotated[tuple[Port, ...], Field(max_length=1000)]
+FilePaths = Annotated[tuple[FilePath, ...], Field(max_length=1000, strict=False)]
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Ports = Annotated[tuple[Port, ...], Field(max_length=1000, strict=False)]
 
 _SHELLS = ("bash", "sh", "zsh", "fish", "dash")
 
@@ -38,7 +38,7 @@ _SHELLS = ("bash", "sh", "zsh", "fish", "dash")
 class FilterSettings(BaseModel):
     """What detection looks for and whom it believes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     safe_shell_launchers: Names = Field(
         default=(

@@ -65,9 +65,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Newest time, partial matches cut."""
     groups: tuple[_Group, ...]
     groups_cut: int
-    pairs: tuple[tuple[str, str, int], ...]
+    pairs: tuple[tuple[bytes, int], ...]
     pairs_dropped: int
-    callers: tuple[str, ...]
+    callers: tuple[bytes, ...]
     callers_dropped: int
     repeats: tuple[tuple[str, Identity, Fired], ...]
     counts: tuple[int, ...]
@@ -115,7 +115,7 @@ def take(engine: Engine) -> bytes:
                 for (index, scope, values), group in engine.groups.groups.items()
             ),
             groups_cut=engine.groups.cut,
-            pairs=tuple((*pair, count) for pair, count in engine.rarity.counts.items()),
+            pairs=tuple(engine.rarity.counts.items()),
             pairs_dropped=engine.rarity.dropped,
             callers=tuple(engine.host.callers.known),
             callers_dropped=engine.host.callers.dropped,
@@ -153,7 +153,7 @@ def restore(rules: RuleSet, raw: bytes, *, hostname: str = "", every_repeat: boo
             key = (same[group.sequence], group.scope, group.values)
             engine.groups.adopt(key, Group(list(group.members), group.owner, group.program))
     engine.groups.cut = saved.groups_cut
-    engine.rarity.counts.update({(parent, child): n for parent, child, n in saved.pairs})
+    engine.rarity.counts.update(saved.pairs)
     engine.rarity.dropped = saved.pairs_dropped
     engine.host.callers.known.update(dict.fromkeys(saved.callers))
     engine.host.callers.dropped = saved.callers_dropped

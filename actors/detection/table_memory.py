@@ -16,6 +16,7 @@ from actors.detection.processes import (
     TableStatistics,
 )
 from actors.detection.programs import Program, Programs
+from actors.detection.text import memory_bytes
 
 
 class TableMemory:
@@ -32,6 +33,7 @@ class TableMemory:
         """What ended less than the grace time ago."""
         self._kept_for_children: OrderedDict[Identity, Process] = OrderedDict()
         """What ended before that and has children here."""
+        self._text_bytes = 0
         self._newest_ns = 0
         self._due_ns = 0
         """When the next exit's grace is over."""
@@ -122,6 +124,7 @@ class TableMemory:
                 each.command_line,
                 each.root,
             )
+            self._text_bytes += text_bytes(known[each.identity])
             if each.parent is not None:
                 self._children[each.parent] = self._children.get(each.parent, 0) + 1
         self._by_pid = {identity[0]: known[identity] for identity in state.holders}
@@ -131,3 +134,8 @@ class TableMemory:
         )
         self._newest_ns, self._due_ns = state.newest_ns, state.due_ns
         self._counts = msgspec.structs.replace(state.counts)
+
+
+def text_bytes(process: Process) -> int:
+    """Return what the words of a process take of memory, at most."""
+    return process.program.text_bytes + memory_bytes(process.command_line)

@@ -2,6 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+
+_DIGEST_BYTES = 16
+KEPT_MAX = 256
+"""Characters of a text that is remembered as it is, if they are ASCII."""
+_KEPT_MAX_WIDE = 96
+"""The same for other text, of which a character may take four bytes."""
+_ENDS, _ENDS_WIDE = 100, 29
+"""Characters of a longer text that are remembered of its beginning, and of its end."""
+
+
+def digest(text: str) -> bytes:
+    """Return 16 bytes that stand for ``text`` where only equality matters; always the same ones."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+
+
+def memory_bytes(text: str) -> int:
+    """Return at most how many bytes the characters of ``text`` take."""
+    return len(text) if text.isascii() else 4 * len(text)
+
+
+def is_short(text: str) -> bool:
+    """Whether ``text`` may be remembered as it is: attackers choose how long their paths are."""
+    return len(text) <= (KEPT_MAX if text.isascii() else _KEPT_MAX_WIDE)
+
+
+def shortened(text: str) -> str:
+    """Return ``text``, or where it is long its ends, and between them what tells it from others."""
+    if is_short(text):
+        return text
+    ends = _ENDS if text.isascii() else _ENDS_WIDE
+    return f"{text[:ends]}...{digest(text).hex()}...{text[-ends:]}"
+
 
 def fold(text: str) -> str:
     """Return ``text`` as it is compared without regard to case.

@@ -23,6 +23,9 @@ Loss = Literal[
     "dropped_newest", "dropped_oldest", "refused", "poisoned", "interrupted", "undelivered"
 ]
 
+WEIGHT_MAX = 2 << 20
+"""What the messages that wait may weigh together; one that weighs more still waits alone."""
+
 _NOTHING = object()
 _ASK_ERRORS: dict[Loss, type[AskError]] = {
     "dropped_newest": AskDroppedError,
@@ -37,6 +40,12 @@ _ASK_ERRORS: dict[Loss, type[AskError]] = {
 def items_in(message: Any) -> int:
     """How many items a message stands for: its length if it has one, else 1."""
     return len(message) if isinstance(message, Sized) else 1
+
+
+def weight_of(message: Any) -> int:
+    """What a message takes beyond the ordinary, in bytes: its ``weight`` if it has one."""
+    weight: int = getattr(message, "weight", 0)
+    return weight
 
 
 class _Question:
@@ -61,7 +70,8 @@ class Mailbox:
 
     Args:
         owner: name of the actor that reads it.
-        capacity: messages it holds, at least 1; the one in hand is not among them.
+        capacity: messages it holds, at least 1; the one in hand is not among them. They may weigh
+            `WEIGHT_MAX` together.
         overflow: what happens to a message that finds it full.
 
     Any task may put; one task at a time takes. What was taken is *in hand* until `done`, or the
@@ -79,8 +89,10 @@ class Mailbox:
         self.items_dropped = 0
         self.losses: dict[Loss, int] = dict.fromkeys(_ASK_ERRORS, 0)
         self._queue: deque[Any] = deque()
+        self._weight = 0
         # Invariant: whoever waits here waits because the queue is full; a free place goes to the
-        # longest waiter at once, so nobody can slip in before it.
+        # longest waiter at once, so nobody can slip in before it. A heavy waiter may wait for more
+        # than one place; those behind it wait with it.
         self._blocked: OrderedDict[trio.lowlevel.Task, Any] = OrderedDict()
         self._taker: trio.lowlevel.Task | None = None
         self._in_hand: Any = _NOTHING
@@ -99,7 +111,7 @@ class Mailbox:
     @property
     def has_room(self) -> bool:
         """Whether `put_nowait` would deal with a message, be it by dropping one."""
-        return self._closed or self.overflow != "block" or len(self._queue) < self.capacity
+        return self._closed or self.overflow != "block" or not self._is_full()
 
     @property
     def in_hand(self) -> str | None:
@@ -116,21 +128,37 @@ class Mailbox:
             closed mailbox takes the message and counts it as refused, since the sender can do no
             better.
         """
-        queue = self._queue
         if self._closed:
             self._lose(message, loss="refused")
             return True
-        if len(queue) >= self.capacity:
+        weight = weight_of(message)
+        while self._blocked or self._is_full(weight):
             if self.overflow == "block":
                 return False
             if self.overflow == "drop_newest":
                 self._lose(message, loss="dropped_newest")
                 return True
-            self._lose(queue.popleft(), loss="dropped_oldest")
-        queue.append(message)
-        self.received += 1
+            self._lose(self._pop(), loss="dropped_oldest")
+        self._append(message, weight)
         self._wake_taker()
         return True
+
+    def _is_full(self, weight: int = 0) -> bool:
+        """Whether there is no place for a message of this weight."""
+        queue = self._queue
+        return len(queue) >= self.capacity or (
+            self._weight + weight > WEIGHT_MAX and bool(self._weight)
+        )
+
+    def _append(self, message: Any, weight: int) -> None:
+        self._queue.append(message)
+        self._weight += weight
+        self.received += 1
+
+    def _pop(self) -> Any:
+        message = self._queue.popleft()
+        self._weight -= weight_of(message)
+        return message
 
     async def put(self, message: Any) -> None:
         """Put a message, waiting for a place under `block`.
@@ -199,11 +227,13 @@ class Mailbox:
         self.done()
         if not self._queue:
             raise trio.EndOfChannel if self._closed else trio.WouldBlock
-        self._in_hand = self._queue.popleft()
-        if self._blocked:
+        self._in_hand = self._pop()
+        while self._blocked:
+            weight = weight_of(next(iter(self._blocked.values())))
+            if self._is_full(weight):
+                break
             task, message = self._blocked.popitem(last=False)
-            self._queue.append(message)
-            self.received += 1
+            self._append(message, weight)
             trio.lowlevel.reschedule(task)
         return _unwrap(self._in_hand)
 
@@ -236,7 +266,7 @@ class Mailbox:
     def discard(self) -> None:
         """Empty the mailbox and count what was in it as undelivered."""
         while self._queue:
-            self._lose(self._queue.popleft(), loss="undelivered")
+            self._lose(self._pop(), loss="undelivered")
 
     def _wake_taker(self) -> None:
         if self._taker is not None:

@@ -136,6 +136,9 @@ class Store(Protocol):
     async def open(self) -> None:
         """Connect, and bring the schema up to date under a lock; safe from several processes."""
 
+    async def schema_version(self) -> int:
+        """The version of the schema that is there, 0 for an empty place; changes nothing."""
+
     async def close(self) -> None:
         """Let go; safe to call twice."""
 

@@ -21,6 +21,7 @@ from services.store.history import Wanted
 from services.store.incidents import IncidentPage, Timeline
 from services.store.interface import Added, Chunk, LedgerFacts, StoreUnavailable, Telemetry
 from services.store.lines import invalid_rows
+from services.store.migrations import read_version
 from services.store.postgres_errors import connect_failure, failure, server_of
 from services.store.settings import StoreSettings
 from transport import crossing
@@ -65,6 +66,11 @@ class PostgresStore:
     async def open(self) -> None:
         """As `Store.open`."""
         await self._do(postgres_work.prepare, self._settings, self._where)
+
+    async def schema_version(self) -> int:
+        """As `Store.schema_version`; over a connection of its own."""
+        found: int = await self._apart(postgres_work.read, read_version("postgres"))
+        return found
 
     async def close(self) -> None:
         """As `Store.close`."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class StoreSettings(BaseModel):
     """``[store]``: where telemetry is kept, and for how long."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     url: str = Field(
         default="sqlite:lavender.db",
@@ -21,7 +21,9 @@ class StoreSettings(BaseModel):
         "instead come from the environment (`PGPASSWORD`) or `~/.pgpass`.",
     )
     password_file: Path | None = Field(
-        default=None, description="A file with the password of PostgreSQL, instead of in `url`."
+        strict=False,
+        default=None,
+        description="A file with the password of PostgreSQL, instead of in `url`.",
     )
     retention_days: int = Field(
         default=30,

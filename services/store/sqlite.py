@@ -21,6 +21,7 @@ from services.store.incidents import IncidentPage, Timeline
 from services.store.interface import Added, Chunk, LedgerFacts, StoreUnavailable, Telemetry
 from services.store.ledger import facts_of, queries, row_queries
 from services.store.lines import invalid_rows
+from services.store.migrations import read_version
 from services.store.retention import event_cutoff, plain_cutoffs
 from services.store.settings import StoreSettings
 from services.store.steps import Steps, run_sqlite
@@ -61,6 +62,10 @@ class SqliteStore:
                 if trio.current_time() >= deadline:
                     raise
                 await trio.sleep(_RETRY_SECS)
+
+    async def schema_version(self) -> int:
+        """As `Store.schema_version`."""
+        return await self._read_apart(read_version("sqlite"))
 
     async def close(self) -> None:
         """As `Store.close`."""

@@ -156,9 +156,12 @@ def test_an_executable_of_a_container_a_mount_or_a_user_is_not_the_systems(
 
 def test_a_connect_event_has_its_users_name(tmp_path: Path) -> None:
     enricher = Enricher(users(tmp_path, "ann:x:1000:\n"), [])
-    event = enricher.connect_event(1, 2, 3, 1000, "nc", 2, "203.0.113.7", 80, "", 115)
+    event = enricher.connect_event(
+        1, 2, 3, 1000, "nc", 2, "203.0.113.7", 80, "", 115, "1.2.3.4:5", 77
+    )
     assert (event.user, event.uid, event.pid, event.start_ns) == ("ann", 1000, 2, 3)
     assert (event.dest_ip, event.dest_port, event.path, event.error) == ("203.0.113.7", 80, "", 115)
+    assert (event.claimed, event.socket) == ("1.2.3.4:5", 77)
 
 
 def test_a_running_process_is_the_systems_by_its_file_not_by_its_word() -> None:

@@ -1,6 +1,6 @@
 """The measures of detection: matching, the shared state, a worker end to end, back-tests.
 
-With the Sigma corpus where it is (``LAVENDER_CORPORA``, or beside the checkout), and the built-in
+With the Sigma corpus where it is (``TESTS_CORPORA``, or beside the checkout), and the built-in
 rules.
 """
 
@@ -61,7 +61,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def corpus() -> Path:
     """The folder of Sigma's Linux rules."""
-    named = os.environ.get("LAVENDER_CORPORA")
+    named = os.environ.get("TESTS_CORPORA")
     return (Path(named) if named else _ROOT.parent / "shared" / "corpora") / "sigma-linux"
 
 

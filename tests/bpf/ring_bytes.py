@@ -3,7 +3,15 @@
 import struct
 from typing import Any
 
-from bpf.records import BUSY_BIT, DISCARD_BIT, HEADER_BYTES, OPEN, OPEN_SLOT_BYTES, Layout
+from bpf.records import (
+    BUSY_BIT,
+    DISCARD_BIT,
+    HEADER_BYTES,
+    OPEN,
+    OPEN_SLOT_BYTES,
+    UNIX_ADDRESS_BYTES,
+    Layout,
+)
 
 
 def framed(payload: bytes, *, busy: bool = False, discarded: bool = False) -> bytes:
@@ -30,3 +38,8 @@ def open_payload(path: bytes, **values: Any) -> bytes:
     """An open record as the probe sizes it: whole slots, with leftovers behind the path."""
     payload = fixed(OPEN, path_bytes=len(path), **values) + path
     return payload + b"\xaa" * (-(HEADER_BYTES + len(payload)) % OPEN_SLOT_BYTES)
+
+
+def sockaddr_un(path: bytes) -> bytes:
+    """As it stands behind a connect record."""
+    return (b"\1\0" + path).ljust(UNIX_ADDRESS_BYTES, b"\0")

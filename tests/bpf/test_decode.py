@@ -26,7 +26,7 @@ from bpf.records import (
     OPEN_SLOT_BYTES,
     Layout,
 )
-from tests.bpf.ring_bytes import fixed, framed, open_payload, record
+from tests.bpf.ring_bytes import fixed, framed, open_payload, record, sockaddr_un
 
 Item = tuple[bytes, Any]
 """A record without its header, and the event it should become."""
@@ -135,14 +135,16 @@ def connects(draw: st.DrawFn) -> Item:
         error=error,
         address=address,
         comm=comm,
-        path=name,
-        path_bytes=108,
+        socket=start >> 1,
+        path_bytes=110 if family == socket.AF_UNIX else 0,
     )
     if family == socket.AF_UNIX:
+        payload += sockaddr_un(name)
         where: tuple[Any, ...] = (b"", 0, shown(name))
     else:
         where = (address[:4] if family == socket.AF_INET else address, port, "")
-    return payload, (time, pid, start, uid, shown(comm), family, *where, error)
+    own = (time, pid, start, uid, shown(comm), family, *where, error)
+    return payload, (*own, "", start >> 1)
 
 
 def a_connect(*values: Any) -> tuple[Any, ...]:
@@ -380,27 +382,6 @@ def test_an_exec_that_claims_more_text_than_it_has_is_an_error(field: str) -> No
 def test_an_exec_without_texts_has_no_executable_and_sits_in_the_root() -> None:
     ((_, filename, exe, cwd, args, cut),), _ = EXECS.decode(record(EXEC))
     assert (filename, exe, cwd, args, cut) == ("", "", "/", (), False)
-
-
-@pytest.mark.parametrize(
-    ("path", "path_bytes", "expected"),
-    [
-        (b"/run/x.sock\0rest", 108, "/run/x.sock"),
-        (b"/run/x.sock", 4, "/run"),
-        (b"", 0, ""),
-        (b"\0hidden", 7, "@hidden"),
-        (b"\0hidden", 108, "@hidden"),
-        (b"\0a\0b\xff\0", 6, "@a@b\\xff"),
-        (b"\0", 108, "@"),
-        (b"p" * 112, 0xFFFFFFFF, "p" * 112),
-    ],
-)
-def test_unix_sockets_are_named_as_proc_names_them(
-    path: bytes, path_bytes: int, expected: str
-) -> None:
-    raw = record(CONNECT, family=1, port=9, path=path, path_bytes=path_bytes)
-    ((*_, address, port, name, _error),), _ = CONNECTS.decode(raw)
-    assert (address, port, name) == (b"", 0, expected)
 
 
 def ran(args: bytes, total: int | None = None) -> tuple[tuple[str, ...], bool]:

@@ -13,7 +13,8 @@ from actors.detection.events import (
     OpenEvent,
     SeedEvent,
 )
-from actors.detection.process_table import MAX_DEPTH, ProcessTable
+from actors.detection.lineages import MAX_DEPTH
+from actors.detection.process_table import ProcessTable
 from actors.detection.testing import TICK_NS
 
 SECOND = 1_000_000_000

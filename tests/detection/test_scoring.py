@@ -29,19 +29,19 @@ def test_lineage_bonus() -> None:
 
 def test_rarity_bonus() -> None:
     table = RarityTable()
-    assert [table.count("a", "b") for _ in range(8)] == [25, 15, 15, 8, 8, 8, 0, 0]
-    assert table.count("b", "a") == 25
+    assert [table.count(b"a", b"b") for _ in range(8)] == [25, 15, 15, 8, 8, 8, 0, 0]
+    assert table.count(b"b", b"a") == 25
 
 
 def test_rare_pairs_are_bounded_and_the_least_recent_goes() -> None:
     table = RarityTable(max_pairs=2)
-    table.count("a", "1")
-    table.count("a", "2")
-    table.count("a", "1")
-    table.count("a", "3")
+    table.count(b"a", b"1")
+    table.count(b"a", b"2")
+    table.count(b"a", b"1")
+    table.count(b"a", b"3")
     assert (len(table), table.dropped) == (2, 1)
-    assert table.count("a", "1") == 15
-    assert table.count("a", "2") == 25
+    assert table.count(b"a", b"1") == 15
+    assert table.count(b"a", b"2") == 25
 
 
 def sheet(points: int, *, sequence: bool = False) -> ScoreSheet:

@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.endpoint import Endpoint, endpoint
 from tests.kernel.workload import DOER, OPENER, Island, compile_c, island
 
-REQUIRE = "LAVENDER_REQUIRE_KERNEL"
+REQUIRE = "TESTS_REQUIRE_KERNEL"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from actors.runtime import (
     TargetCrashedError,
     TargetStoppedError,
 )
+from actors.runtime.mailbox import WEIGHT_MAX
 
 POLICIES: list[Overflow] = ["block", "drop_newest", "drop_oldest"]
 
@@ -397,3 +399,49 @@ async def test_ask_learns_that_it_was_dropped(overflow: Overflow) -> None:
         nursery.start_soon(crowd)
         with pytest.raises(AskDroppedError, match=overflow.replace("drop_", "dropped ")):
             await mailbox.ask("hello", within_secs=1)
+
+
+@dataclass(frozen=True)
+class Heavy:
+    weight: int
+
+
+HALF = WEIGHT_MAX // 2
+
+
+@pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest"])
+def test_heavy_messages_are_dropped_before_the_places_are_used_up(overflow: Overflow) -> None:
+    mailbox = Mailbox("a", capacity=64, overflow=overflow)
+    for _ in range(3):
+        mailbox.put_nowait(Heavy(HALF))
+    assert mailbox.depth == 2
+    assert sum(mailbox.losses.values()) == 1
+    while mailbox.depth:
+        mailbox.take_nowait()
+    assert all(mailbox.put_nowait(Heavy(0)) for _ in range(64))
+    assert sum(mailbox.losses.values()) == 1
+
+
+def test_a_message_heavier_than_all_that_may_wait_waits_alone() -> None:
+    mailbox = Mailbox("a", capacity=64)
+    assert mailbox.put_nowait(Heavy(9 * WEIGHT_MAX))
+    assert not mailbox.has_room
+    assert not mailbox.put_nowait(Heavy(1))
+    mailbox.take_nowait()
+    assert mailbox.put_nowait(Heavy(1))
+
+
+async def test_a_heavy_sender_waits_until_there_is_room_and_nobody_passes_it() -> None:
+    mailbox = Mailbox("a", capacity=64)
+    for _ in range(4):
+        mailbox.put_nowait(Heavy(HALF // 2))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mailbox.put, Heavy(HALF))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not mailbox.put_nowait(Heavy(0))
+        mailbox.take_nowait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert mailbox.senders_blocked == 1
+        mailbox.take_nowait()
+    assert mailbox.depth == 3
+    assert mailbox.put_nowait(Heavy(0))

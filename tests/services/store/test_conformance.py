@@ -412,6 +412,18 @@ async def test_stores_may_open_an_empty_place_at_the_same_time(place: Place, loo
     assert len(event_ids(place)) == 40
 
 
+async def test_asking_for_the_version_changes_nothing(place: Place, loop: None) -> None:
+    place.change("CREATE TABLE theirs (one integer)")
+    store = place.store()
+    assert await store.schema_version() == 0
+    await store.close()
+    assert place.columns("schema_version") == {}
+    assert place.columns("alerts") == {}
+    await store.open()
+    assert await store.schema_version() == 3
+    await store.close()
+
+
 async def test_a_newer_schema_is_left_alone(store: Store, place: Place) -> None:
     place.change("INSERT INTO schema_version VALUES (99, '9.9', 0)")
     with pytest.raises(StoreError, match=r"version 99, newer than version 3") as caught:

@@ -125,3 +125,13 @@ KINDS_OF = {
     "json": {"TEXT", "jsonb"},
     "texts": {"TEXT", "ARRAY"},
 }
+
+
+def test_a_check_says_what_the_next_start_does() -> None:
+    assert migrations.outlook(3, where="store") == "schema up to date"
+    assert migrations.outlook(1, where="store") == (
+        "its schema is version 1; the next start brings it to 3"
+    )
+    assert migrations.outlook(0, where="store").startswith("empty; ")
+    with pytest.raises(StoreError, match="newer than version 3"):
+        migrations.outlook(4, where="store")

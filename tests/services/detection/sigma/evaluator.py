@@ -31,7 +31,7 @@ CONNECTED: Event = {**_WHO, "dest_ip": "10.0.0.1", "dest_port": 80, "family": "i
 
 
 def corpora() -> Path:
-    given = os.environ.get("LAVENDER_CORPORA")
+    given = os.environ.get("TESTS_CORPORA")
     return Path(given) if given else Path(__file__).resolve().parents[5] / "shared" / "corpora"
 
 

@@ -21,7 +21,7 @@ from tests.services.detection.sigma.evaluator import (
 
 FOLDER = corpora() / "sigma-linux"
 pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="the Sigma corpus is not here; LAVENDER_CORPORA says where it is"
+    not FOLDER.is_dir(), reason="the Sigma corpus is not here; TESTS_CORPORA says where it is"
 )
 LACKING = re.compile(
     r"field (?:key|euid|DestinationHostname): Lavender's \w*\s?events carry .*"
