@@ -73,7 +73,13 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     window_secs: int = 0
     """How far back it looked: what was missed since then may be missing from it."""
     count: int = 1
-    """How often this rule has fired in this lineage; beyond the first it is a repeat."""
+    """How often this rule has fired in this lineage."""
+    first: bool = True
+    """Whether it begins an alert of its own; else it repeats one of this rule, lineage, target."""
+    told: bool = True
+    """Whether it is worth telling; the other repeats are only counted."""
+    target: str = ""
+    """What its repeats have in common, as a digest; empty for all that is not told for itself."""
     processes: tuple[LineageProcess, ...] = ()
     """The process and its ancestors as far as they are known, oldest first."""
     targets: tuple[str, ...] = ()
@@ -144,6 +150,13 @@ def sequence_detail(links: Chain) -> str:
     seconds = (links[-1].time_ns - links[0].time_ns) / 1e9
     steps = ", ".join(f"{each.type} {_word(each.text)} (pid {each.pid})" for each in links)
     return printable(f"in {seconds:.1f} s: {steps}", limit=_MAX_DETAIL)
+
+
+def with_left_out(detail: str, left_out: int) -> str:
+    """Add to a sentence how many targets have no alert of their own."""
+    if not left_out:
+        return detail
+    return f"{detail} (the rule's {left_out} targets beyond those told before are one alert)"
 
 
 def _called(program: Program) -> str:
