@@ -23,7 +23,7 @@ Key: TypeAlias = tuple[str, Identity]
 """(rule id, root of the lineage)."""
 
 _SPAN_NS = 3600 * 1_000_000_000
-_MAX_WEIGHT = 32_768
+_MAX_WEIGHT = 16_384
 """Counts and targets of all lineages."""
 _MAX_KNOWN = 512
 """Targets of one rule and lineage that are told apart."""
