@@ -10,6 +10,7 @@ from actors.detection.alerts import Alert
 from actors.detection.cuts import Cut
 from actors.detection.events import Identity
 from transport import messages
+from transport.gaps import note
 from transport.messages import Evidence, Gap, Host
 from transport.subjects import Address
 
@@ -54,23 +55,9 @@ class Firsts:
 
 
 def note_cut(gaps: deque[Gap], cut: Cut, *, boot_unix_ns: int) -> None:
-    """Add what detection forgot to the gaps of the recent past.
-
-    A flood is cut again and again: what follows on the gap before joins it, so that it does not
-    push out other gaps.
-    """
+    """Add what detection forgot to the gaps of the recent past."""
     from_ms, to_ms = (max(0, boot_unix_ns + at) // 1_000_000 for at in (cut.from_ns, cut.to_ns))
-    gap = Gap(from_ms, to_ms, cut.kind, cut.count)
-    for place, each in enumerate(gaps):
-        if each.reason == gap.reason and each.to_unix_ms >= from_ms:
-            gaps[place] = Gap(
-                min(each.from_unix_ms, from_ms),
-                max(each.to_unix_ms, to_ms),
-                gap.reason,
-                (each.events or 0) + cut.count,
-            )
-            return
-    gaps.append(gap)
+    note(gaps, Gap(from_ms, to_ms, cut.kind, cut.count))
 
 
 def alert_message(  # noqa: PLR0913 - what is known of one alert

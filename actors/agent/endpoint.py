@@ -15,9 +15,10 @@ import trio
 from actors import notify, stdio
 from actors.agent import lock, memory, privileges, publishing, witness
 from actors.agent.console import Output, Stream
-from actors.agent.enrich import Enricher, Users, host_devices
+from actors.agent.enrich import Enricher, Users
 from actors.agent.exits import ExitCode, StartError, start_error
 from actors.agent.heartbeat import BEATS_MISSED
+from actors.agent.hostfiles import HostFiles
 from actors.agent.kinds import Resources, agent_kinds
 from actors.agent.readers import ring_problems
 from actors.agent.recording import RecordedSensor
@@ -256,7 +257,7 @@ def _prepare_publishing(settings: Settings) -> publishing.Prepared | None:
 def _sense(settings: Settings, attached: Attached, *, hold: bool) -> KernelSensor:
     sensor = KernelSensor(
         attached,
-        Enricher(Users(), host_devices()),
+        Enricher(Users(), HostFiles()),
         witness=witness.begin(
             settings.filters.sensitive_files, repeat_secs=settings.agent.open_repeat_secs
         ),
@@ -314,15 +315,19 @@ def _report(outcome: Outcome, sensor: Sensor, streams: tuple[Stream, Stream]) ->
     if outcome.error is not None:
         cause = outcome.error.__cause__ or outcome.error
         log.error("stopped by an error", why=str(outcome.error), cause=repr(cause))
-    lost = sum(counts["lost"] for counts in sensor.counters().values())
+    probes = sensor.counters()
+    lost, throttled = (
+        sum(counts[word] for counts in probes.values()) for word in ("lost", "throttled")
+    )
     dropped = sum(each.items_dropped for each in outcome.statistics.values())
     unprinted = sum(stream.lines_dropped for stream in streams)
-    report = log.warning if lost or dropped or unprinted else log.info
+    report = log.warning if lost or throttled or dropped or unprinted else log.info
     report(
         "stopped",
         reason=outcome.reason.name.lower(),
         lost_in_kernel=lost,
+        throttled_in_kernel=throttled,
         dropped_by_actors=dropped,
         lines_not_printed=unprinted,
-        probes=sensor.counters(),
+        probes=probes,
     )

@@ -17,6 +17,7 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     ListenEvent,
     OpenEvent,
@@ -35,6 +36,7 @@ _RING_OF: dict[type, str] = {
     OpenEvent: "OPEN_EVENTS",
     ConnectEvent: "CONN_EVENTS",
     ListenEvent: "LISTEN_EVENTS",
+    FloodEvent: "FLOOD_EVENTS",
 }
 
 _encode = msgspec.json.Encoder().encode

@@ -232,7 +232,7 @@ def status_pretty(record: Mapping[str, Any]) -> bytes:
     probes = record.get("probes", {})
     parts = [
         f"{name} {counts['delivered']}/{counts['seen']}"
-        + (f" lost {counts['lost']}" if counts["lost"] else "")
+        + "".join(f" {word} {counts[word]}" for word in ("throttled", "lost") if counts.get(word))
         for name, counts in probes.items()
     ]
     return f"{_DIM}up {record['uptime_secs']:.0f} s · {' · '.join(parts)}{_RESET}\n".encode()

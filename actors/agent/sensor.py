@@ -30,6 +30,8 @@ WITNESS = "WITNESS_EVENTS"
 RING_NAMES = (*(ring.map_name for ring in RINGS), WITNESS)
 WINDOW_MAX_BYTES = 2 << 20
 """How much of a ring one turn decodes: bounds the memory of a batch."""
+_URGENT = ("EXEC_EVENTS", "CONN_EVENTS", "CONN_MINOR")
+"""Rings whose records wake an agent that waits for them."""
 CROWDED_SECS = 0.001
 """Pause between two sweeps while sensitive files are opened all the time."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -184,7 +186,7 @@ class KernelSensor:
         self.boot_id = BOOT_ID.read_text().strip()
         self.hostname = socket.gethostname()[:255]
         self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._first_seeds: Sequence[SeedEvent] | None = read_seeds()
+        self._first_seeds: Sequence[SeedEvent] | None = read_seeds(enricher.host)
         self._rings = attached.rings()
         self._decoders: dict[str, tuple[Decoder, Callable[..., Any]]] = {
             "FORK_EVENTS": (decode.decode_forks, ForkEvent),
@@ -193,6 +195,10 @@ class KernelSensor:
             "OPEN_EVENTS": (decode.decode_opens, OpenEvent),
             "CONN_EVENTS": (decode.decode_connects, enricher.connect_event),
             "LISTEN_EVENTS": (decode.decode_listens, enricher.listen_event),
+            "EXEC_MINOR": (decode.decode_execs, enricher.exec_event),
+            "OPEN_MINOR": (decode.decode_opens, OpenEvent),
+            "CONN_MINOR": (decode.decode_connects, enricher.connect_event),
+            "FLOOD_EVENTS": (decode.decode_floods, enricher.flood_event),
         }
         self._witness = witness or Witness(None)
         self._witness.learn_seeds(self._first_seeds)
@@ -209,7 +215,7 @@ class KernelSensor:
 
     def seeds(self) -> Sequence[SeedEvent]:
         """The processes of /proc: as at the start until events flow, then as they are now."""
-        return read_seeds() if self._first_seeds is None else self._first_seeds
+        return read_seeds(self._enricher.host) if self._first_seeds is None else self._first_seeds
 
     async def wait(self, tick_secs: float, *, urgent: bool) -> bool:
         """Wait for a probe's wake-up, or a tick."""
@@ -247,8 +253,7 @@ class KernelSensor:
         return any(descriptor != timer for descriptor, _ in self._epoll.poll(0))
 
     def _has_urgent(self) -> bool:
-        rings = self._rings
-        return bool(rings["EXEC_EVENTS"].pending_bytes() or rings["CONN_EVENTS"].pending_bytes())
+        return any(self._rings[ring].pending_bytes() for ring in _URGENT)
 
     def snapshot(self) -> Mapping[str, int] | None:
         """Bytes that wait in each ring, and how many events the witness has ready."""

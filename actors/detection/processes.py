@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from actors.detection.contacts import Contact
 from actors.detection.events import Identity
 from actors.detection.fair import Owner
 from actors.detection.programs import Program
@@ -36,6 +37,8 @@ class Process(msgspec.Struct, eq=False, gc=False):
     """Who started the program it runs; if that is a pass-through program, who started that one."""
     root: Identity = (0, 0)
     """The first process of its lineage, inherited at the fork: it outlives all that is between."""
+    contact: Contact | None = None
+    """Its connections and pipes; None where there are none."""
 
     @property
     def owner(self) -> Owner:
@@ -51,7 +54,9 @@ class Process(msgspec.Struct, eq=False, gc=False):
     def text_bytes(self) -> int:
         """At most how many bytes its words take, though it may share them with others."""
         words = self.program.text_bytes + memory_bytes(self.command_line)
-        return words if self.initiator is None else words + self.initiator.text_bytes
+        if self.initiator is not None:
+            words += self.initiator.text_bytes
+        return words if self.contact is None else words + self.contact.text_bytes
 
 
 class ProcessState(msgspec.Struct, frozen=True, array_like=True):
@@ -70,6 +75,7 @@ class ProcessState(msgspec.Struct, frozen=True, array_like=True):
     initiator: int | None
     """Which of the programs; None when unknown."""
     root: Identity
+    contact: Contact | None = None
 
 
 def saved(process: Process, numbers: dict[Program, int]) -> ProcessState:
@@ -87,6 +93,7 @@ def saved(process: Process, numbers: dict[Program, int]) -> ProcessState:
         process.command_line,
         None if initiator is None else numbers.setdefault(initiator, len(numbers)),
         process.root,
+        process.contact,
     )
 
 
@@ -104,6 +111,7 @@ def restored(state: ProcessState, programs: Sequence[Program]) -> Process:
         state.command_line,
         None if state.initiator is None else programs[state.initiator],
         state.root,
+        state.contact,
     )
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    seen    = filtered + suppressed + lost + delivered          the kernel's counters
+    seen    = filtered + suppressed + throttled + lost + delivered   the kernel's counters
     delivered = read + in_rings                                  events not read yet, or never
     read + seeds = unpublished + dropped + spooled               the agent's
     spooled = evicted + rejected + stored + outside + missing    the spool's, ingest's, the store's
@@ -24,7 +24,7 @@ from transport.messages import Counters, Gap
 
 SILENT_AFTER_MS = 60_000
 """An agent sends a batch, if need be without events, with each status record: every 15 seconds."""
-_KERNEL = ("seen", "filtered", "suppressed", "lost", "delivered")
+_KERNEL = ("seen", "filtered", "suppressed", "throttled", "lost", "delivered")
 
 
 @dataclass(slots=True)
@@ -38,6 +38,8 @@ class Account:
     seen: int = 0
     filtered: int = 0
     suppressed: int = 0
+    throttled: int = 0
+    """Left out in the kernel: beyond what one process or one user may put into the rings."""
     lost: int = 0
     """Lost in the kernel: a ring was full."""
     delivered: int = 0
@@ -88,7 +90,8 @@ class Account:
     def problems(self) -> list[str]:
         """Each sum that does not hold, in words; empty if the ledger balances."""
         found = []
-        if self.seen != self.filtered + self.suppressed + self.lost + self.delivered:
+        apart = self.filtered + self.suppressed + self.throttled + self.lost
+        if self.seen != apart + self.delivered:
             found.append("the kernel's counters do not add up")
         if self.read + self.seeds != self.unpublished + self.dropped + self.spooled:
             found.append("the agent's counters do not add up")

@@ -44,6 +44,7 @@ def _block(account: Account) -> str:
     kernel = {
         "filtered": account.filtered,
         "suppressed": account.suppressed,
+        "throttled": account.throttled,
         "lost": account.lost,
     }
     rings = {"in the rings": account.in_rings, "left in the rings": account.abandoned}

@@ -59,7 +59,7 @@ def test_every_actor_of_the_default_topology_can_be_made() -> None:
 
 
 def test_a_topology_can_be_looked_at_with_nothing_attached() -> None:
-    assert len(build_topology(Settings()).children) == 16
+    assert len(build_topology(Settings()).children) == 20
 
 
 def test_all_readers_take_turns_from_one_clock() -> None:

@@ -261,7 +261,7 @@ def test_counters_are_summed_over_cpus(cpus: int) -> None:
     for cpu in range(cpus):
         for probe in range(len(PROBES)):
             at = (cpu * len(PROBES) + probe) * stride
-            words[at : at + stride] = [10**9, *(10 * probe + n for n in range(1, 5)), 7, 7, 7]
+            words[at : at + stride] = [10**9, *(10 * probe + n for n in range(1, 6)), 7, 7]
     descriptor = a_map(8 * len(words))
     try:
         os.pwrite(descriptor, struct.pack(f"<{len(words)}Q", *words), 0)
@@ -270,7 +270,7 @@ def test_counters_are_summed_over_cpus(cpus: int) -> None:
                 probe: dict(
                     zip(
                         COUNTERS,
-                        [cpus * 10**9, *(cpus * (10 * at + n) for n in range(1, 5))],
+                        [cpus * 10**9, *(cpus * (10 * at + n) for n in range(1, 6))],
                         strict=True,
                     )
                 )
