@@ -18,6 +18,8 @@ NAMES = (
     "shell-outbound-connection",
     "first-network-caller",
     "obfuscated-command",
+    "calls-left-out",
+    "call-flood",
     "reverse-shell",
     "credential-access-execution",
     "rapid-spawning",

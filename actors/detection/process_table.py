@@ -27,6 +27,7 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     Identity,
     OpenEvent,
@@ -286,7 +287,7 @@ class ProcessTable:
             process = self._add(event, None, self._programs.get(event.comm), event.uid)
         return process
 
-    def program_at(self, process: Process, event: OpenEvent | ConnectEvent) -> Program:
+    def program_at(self, process: Process, event: OpenEvent | ConnectEvent | FloodEvent) -> Program:
         """Return what a process ran at the time of an event.
 
         For an event from before its latest exec that is not known any more: then it is only the

@@ -1,7 +1,7 @@
 """Rule tests: event snippets become whole events of a make-believe host, and the rule is asked.
 
-A snippet names a ``type`` (exec, open, connect, exit) and whatever matters of its fields; the rest
-has a default. ``process`` is a name of the test's own for the process that does it, ``parent`` that
+A snippet names a ``type`` (exec, open, connect, flood, exit) and whatever matters of its fields;
+the rest has a default. ``process`` is a name of the test's own for the process that does it, ``parent`` that
 of the process that started it; ``after_secs`` lets time pass first. An exec under ``/usr``,
 ``/bin``, ``/sbin``, ``/lib`` or ``/opt`` is the system's own unless ``system_exe`` says otherwise.
 """
@@ -20,6 +20,7 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     Identity,
     OpenEvent,
@@ -117,10 +118,11 @@ class _Host:
             "exec": self._exec,
             "open": self._open,
             "connect": self._connect,
+            "flood": self._flood,
             "exit": self._exit,
         }
         if kind not in make:
-            raise RuleError(f"type {kind!r}: an event is of type exec, open, connect or exit")
+            raise RuleError(f"type {kind!r}: an event is of type {', '.join(make)}")
         name, parent = snippet.pop("process", "process"), snippet.pop("parent", "init")
         identity = self._process(str(name), str(parent))
         self.now_ns += _EVENT_NS
@@ -202,6 +204,19 @@ class _Host:
             "socket": 0,
         }
         return _made(ConnectEvent, stamp, values, given)
+
+    def _flood(self, identity: Identity, stamp: dict[str, Any], given: dict[str, Any]) -> AnyEvent:
+        values = {
+            "uid": 0,
+            "user": "root",
+            "comm": self._comms[identity],
+            "probe": "exec",
+            "failed": True,
+            "throttled": 1,
+            "lost": 0,
+            "span_ns": 1_000_000_000,
+        }
+        return _made(FloodEvent, stamp, values, given)
 
     def _exit(self, _identity: Identity, stamp: dict[str, Any], given: dict[str, Any]) -> AnyEvent:
         return _made(ExitEvent, stamp, {"exit_code": 0, "signal": 0}, given)

@@ -24,6 +24,8 @@ def test_labels_points_and_techniques_are_the_known_ones() -> None:
         ("T1059 [Shell making outbound connection]", 60),
         ("T1071 [First time Network Caller]", 15),
         ("T1027 [Obfuscated command execution]", 55),
+        ("T1562 [Calls left out]", 30),
+        ("T1562 [Flood of calls]", 55),
     ]
     assert all(rule.label.startswith(rule.techniques[0]) for rule in RULES)
 
