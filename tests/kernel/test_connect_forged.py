@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.deeds import BOUNDARY
 from tests.kernel.endpoint import Endpoint
 from tests.kernel.workload import Island, island, run
 
@@ -122,7 +123,7 @@ def play(place: Island, build: Callable[[str], Path], tmp_path: Path) -> Callabl
     def play(*words: str) -> int:
         said = tmp_path / "said"
         with said.open("w") as output:
-            _, code = run(*place.enter, build(TRICKSTER), *words, stdout=output)
+            _, code = run(*BOUNDARY, *place.enter, build(TRICKSTER), *words, stdout=output)
         assert code == 0
         pid, error = map(int, said.read_text().split())
         assert error == 0
