@@ -46,7 +46,7 @@ _SLOT_PATH = OPEN_SLOT_BYTES - HEADER_BYTES - records.OPEN.size
 _ARGUMENTS_MAX = 256
 # Types of files as in i_mode, and devices as the kernel numbers them.
 _CHARACTER, _REGULAR = 2, 8
-_WITH_INODE = {1: "fifo", records.TYPE_PIPE: "pipe", 12: "socket"}
+_WITH_INODE = {1: "fifo", records.TYPE_PIPE: "pipe", records.TYPE_UNIX: "unix", 12: "socket"}
 _MINOR_BITS = 20
 _NULL_DEVICE = 1 << _MINOR_BITS | 3
 _TERMINALS = frozenset((4, 5, *range(136, 144), 166, 188, 204, 229))
@@ -70,7 +70,10 @@ def _comm(raw: bytes) -> str:
 
 
 def kernel_path(raw: bytes) -> str:
-    """The path whose components, leaf first and each ended by NUL, are ``raw``."""
+    """The path whose components, leaf first and each ended by NUL, are ``raw``.
+
+    One that was cut, and ends with an empty component, begins with ``...``: it is not absolute.
+    """
     # Long ones must not fill the cache: whoever runs a program chooses its path.
     return _short_kernel_path(raw) if len(raw) <= _CACHED_PATH_MAX else _kernel_path(raw)
 
@@ -79,6 +82,9 @@ def _kernel_path(raw: bytes) -> str:
     parts = raw.decode("utf-8", "backslashreplace").split("\0")[-2::-1]
     if parts and parts[0] == "/":  # the root of a tree that is mounted nowhere
         del parts[0]
+    if parts and not parts[0]:
+        parts[0] = "..."
+        return "/".join(parts)
     return "/" + "/".join(parts)
 
 
@@ -310,8 +316,9 @@ def split_arguments(raw: bytes, total: int) -> tuple[tuple[str, ...], bool]:
 def descriptor(word: int) -> str:
     """What a descriptor is, from the word of an exec record; empty for a closed one.
 
-    ``socket:[N]``, ``pipe:[N]`` and ``fifo:[N]`` with the inode's number, ``tty``, ``file``,
-    ``null``, and ``other`` for all else, such as folders and disks.
+    ``socket:[N]``, ``unix:[N]`` (a socket of this machine alone), ``pipe:[N]`` and ``fifo:[N]``
+    with the inode's number, ``tty``, ``file``, ``null``, and ``other`` for all else, as folders and
+    disks are.
     """
     kind, number = word >> 60, word & (1 << 60) - 1
     if not word:

@@ -30,8 +30,10 @@ MARK_RESOLVED = 2  # the path is the kernel's (components, leaf first), not the 
 MARK_CANDIDATE = 4  # a component is on the sensitive list
 MARK_HOST_NAMESPACE = 8  # the mount namespace belongs to the initial user namespace
 
-# Types of a descriptor's file beside those of i_mode: an anonymous pipe, an inode without a type.
+# Types of a descriptor's file beside those of i_mode: an anonymous pipe, a socket of this machine
+# alone (AF_UNIX), an inode without a type.
 TYPE_PIPE = 3
+TYPE_UNIX = 13
 TYPE_NONE = 15
 
 _C_TYPES: dict[str, tuple[str, str, int]] = {
@@ -224,6 +226,7 @@ def c_declarations() -> str:
         "MARK_CANDIDATE": MARK_CANDIDATE,
         "MARK_HOST_NAMESPACE": MARK_HOST_NAMESPACE,
         "TYPE_PIPE": TYPE_PIPE,
+        "TYPE_UNIX": TYPE_UNIX,
         "TYPE_NONE": TYPE_NONE,
         "NAME_WORDS": NAME_WORDS,
         "IGNORED_SLOTS": IGNORED_SLOTS,

@@ -15,9 +15,10 @@ import trio
 from actors import notify, stdio
 from actors.agent import lock, memory, privileges, publishing, witness
 from actors.agent.console import Output, Stream
-from actors.agent.enrich import Enricher, Users, host_devices
+from actors.agent.enrich import Enricher, Users
 from actors.agent.exits import ExitCode, StartError, start_error
 from actors.agent.heartbeat import BEATS_MISSED
+from actors.agent.hostfiles import HostFiles
 from actors.agent.kinds import Resources, agent_kinds
 from actors.agent.readers import ring_problems
 from actors.agent.recording import RecordedSensor
@@ -256,7 +257,7 @@ def _prepare_publishing(settings: Settings) -> publishing.Prepared | None:
 def _sense(settings: Settings, attached: Attached, *, hold: bool) -> KernelSensor:
     sensor = KernelSensor(
         attached,
-        Enricher(Users(), host_devices()),
+        Enricher(Users(), HostFiles()),
         witness=witness.begin(
             settings.filters.sensitive_files, repeat_secs=settings.agent.open_repeat_secs
         ),

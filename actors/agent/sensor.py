@@ -186,7 +186,7 @@ class KernelSensor:
         self.boot_id = BOOT_ID.read_text().strip()
         self.hostname = socket.gethostname()[:255]
         self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._first_seeds: Sequence[SeedEvent] | None = read_seeds()
+        self._first_seeds: Sequence[SeedEvent] | None = read_seeds(enricher.host)
         self._rings = attached.rings()
         self._decoders: dict[str, tuple[Decoder, Callable[..., Any]]] = {
             "FORK_EVENTS": (decode.decode_forks, ForkEvent),
@@ -215,7 +215,7 @@ class KernelSensor:
 
     def seeds(self) -> Sequence[SeedEvent]:
         """The processes of /proc: as at the start until events flow, then as they are now."""
-        return read_seeds() if self._first_seeds is None else self._first_seeds
+        return read_seeds(self._enricher.host) if self._first_seeds is None else self._first_seeds
 
     async def wait(self, tick_secs: float, *, urgent: bool) -> bool:
         """Wait for a probe's wake-up, or a tick."""

@@ -154,6 +154,10 @@ def _called(program: Program) -> str:
     return _word(program.key) or "an unnamed program"
 
 
+def _contact(seen: Observation, name: str) -> str:
+    return "" if seen.contact is None else _word(getattr(seen.contact, name))
+
+
 def _through(seen: Observation) -> str:
     """Name the pass-through program between the initiator and the program, if there is one."""
     launcher = seen.launcher
@@ -202,6 +206,8 @@ _FACTS: dict[str, Callable[[Observation], str]] = {
     "launcher": lambda seen: _called_if_known(seen.launcher),
     "initiator": lambda seen: _called_if_known(seen.initiator),
     "through": _through,
+    "peer": lambda seen: _contact(seen, "peer"),
+    "listens": lambda seen: _contact(seen, "listens"),
     "target": lambda seen: _word(event_text(seen.event)),
     "note": lambda seen: seen.note,
     "arguments": _arguments,

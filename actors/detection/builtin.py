@@ -18,11 +18,17 @@ NAMES = (
     "shell-outbound-connection",
     "first-network-caller",
     "obfuscated-command",
+    "shell-on-socket",
+    "shell-behind-connection",
+    "shell-of-listener",
+    "commands-from-outside",
     "calls-left-out",
     "call-flood",
     "reverse-shell",
     "credential-access-execution",
     "rapid-spawning",
+    "shell-relay",
+    "shell-loop",
 )
 
 

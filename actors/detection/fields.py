@@ -23,6 +23,7 @@ from actors.detection.obfuscation import find_obfuscation
 from actors.detection.observation import Observation
 from actors.detection.processes import Process
 from actors.detection.programs import Program
+from actors.detection.shells import reads_commands
 
 Kind: TypeAlias = Literal["text", "words", "number", "flag", "program", "programs", "file", "port"]
 """How a value is compared: words and programs are several, any of which may fit."""
@@ -160,6 +161,22 @@ def _descriptor(event: ExecEvent, number: int) -> str | None:
     return event.stdio[number] or None if event.stdio else None
 
 
+def _on_network(event: ExecEvent) -> bool:
+    """Whether a standard descriptor is a socket of another family than unix."""
+    return any(each.startswith("socket:") for each in event.stdio)
+
+
+def _reads_commands(event: ExecEvent) -> bool:
+    return reads_commands(event.argv)
+
+
+def _contact(name: str) -> Callable[[Observation], str | None]:
+    def get(seen: Observation) -> str | None:
+        return None if seen.contact is None else getattr(seen.contact, name) or None
+
+    return get
+
+
 def _family(event: ConnectEvent) -> str | None:
     return "ipv4" if is_mapped(event.dest_ip) else _FAMILIES.get(event.af)
 
@@ -235,6 +252,16 @@ _EXEC: dict[str, Field] = {
     "launcher": Field("program", _launcher, about="program"),
     "launcher.exe": Field("text", _launcher_exe, about="program"),
     "initiator": Field("program", _initiator, about="program"),
+    "launcher.system_exe": Field(
+        "flag",
+        lambda seen: None if seen.launcher is None else seen.launcher.system_exe,
+        about="program",
+    ),
+    "launcher.script": Field("text", _contact("script"), about="process"),
+    "peer": Field("text", _contact("peer"), about="process"),
+    "listens": Field("text", _contact("listens"), about="process"),
+    "reads_commands": Field("flag", _reads_commands),
+    "on_network": Field("flag", _on_network, gate=True),
     "stdin": Field("text", lambda event: _descriptor(event, 0)),
     "stdout": Field("text", lambda event: _descriptor(event, 1)),
     "stderr": Field("text", lambda event: _descriptor(event, 2)),
@@ -264,6 +291,8 @@ _CONNECT: dict[str, Field] = {
     "family": Field("text", _family, gate=True),
     "claimed": Field("text", lambda event: event.claimed or None),
     "forged": Field("flag", lambda event: event.claimed != "", gate=True),
+    "stdin": Field("text", _contact("stdin"), about="process"),
+    "stdout": Field("text", _contact("stdout"), about="process"),
     "socket_path": Field("text", lambda event: event.path or None, searched=True),
     "external": Field(
         "flag", lambda event: event.af != 1 and is_external(event.dest_ip), gate=True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from actors.detection.contacts import Contact
 from actors.detection.events import ExecEvent
 from actors.detection.processes import Process
 from actors.detection.programs import Program
@@ -23,6 +24,8 @@ class Launch(NamedTuple):
     process: Process
     program: Program
     """What the exec names: if the event is late, the process runs something else by now."""
+    contact: Contact | None
+    """The connections and pipes of the process until then."""
 
 
 class Launchers:
@@ -33,7 +36,7 @@ class Launchers:
     """
 
     def __init__(self, passes: Callable[[Program], bool]) -> None:
-        self._passes = passes
+        self.passes = passes
 
     def of(
         self, event: ExecEvent, process: Process | None, forker: Process | None
@@ -61,4 +64,4 @@ class Launchers:
         """Return who is responsible for what a process starts."""
         if process is None:
             return None
-        return process.initiator if self._passes(process.program) else process.program
+        return process.initiator if self.passes(process.program) else process.program

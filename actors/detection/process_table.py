@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 
+from actors.detection.contacts import Contact, connected, executed, listening
 from actors.detection.events import (
     ActingEvent,
     AnyEvent,
@@ -30,6 +31,7 @@ from actors.detection.events import (
     FloodEvent,
     ForkEvent,
     Identity,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -235,6 +237,7 @@ class ProcessTable:
                 process.command_line = forker.command_line
                 self._text_bytes += memory_bytes(process.command_line)
                 self._blame(process, forker.initiator)
+                self._touch(process, forker.contact)
         else:
             self._fill(process, parent, program, event.uid)
         return process
@@ -248,6 +251,7 @@ class ProcessTable:
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
         launcher, initiator = self.launched_by(event)
+        contact = None if process is None else process.contact
         if process is None:
             self._unannounced += 1
             process = self._add(event, parent, kept, event.uid)
@@ -259,10 +263,24 @@ class ProcessTable:
                 process.uid = event.uid
         if process.exec_ns <= event.time_ns:
             self._blame(process, initiator)
+            passes = self._launchers.passes(program)
+            self._touch(process, executed(contact, event, program, passes=passes))
         if self._keep_command_lines and process.exec_ns <= event.time_ns:
             self._note_arguments(process, event.argv)
         process.exec_ns = max(process.exec_ns, event.time_ns)
-        return Launch(launcher, initiator, process, program)
+        return Launch(launcher, initiator, process, program, contact)
+
+    def connect(self, event: ConnectEvent) -> Process:
+        """Learn with whom a process is connected."""
+        process = self.meet(event)
+        self._touch(process, connected(process.contact, event))
+        return process
+
+    def listen(self, event: ListenEvent) -> Process:
+        """Learn where a process listens."""
+        process = self.meet(event)
+        self._touch(process, listening(process.contact, event))
+        return process
 
     def exit(self, event: ExitEvent) -> Process:
         """Note the end of a process; what it was stays known for a while."""
@@ -317,6 +335,13 @@ class ProcessTable:
         before = process.text_bytes
         process.initiator = initiator
         self._text_bytes += process.text_bytes - before
+
+    def _touch(self, process: Process, contact: Contact | None) -> None:
+        """Note what a process has in common with others."""
+        if contact is not process.contact:
+            before = process.text_bytes
+            process.contact = contact
+            self._text_bytes += process.text_bytes - before
 
     def _note_arguments(self, process: Process, argv: tuple[str, ...]) -> None:
         before = memory_bytes(process.command_line)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from actors.detection.contacts import Contact
 from actors.detection.events import Identity
 from actors.detection.programs import Program
 from actors.detection.scoring import ScoreSheet
@@ -33,6 +34,8 @@ class Process(msgspec.Struct, eq=False, gc=False):
     """Its arguments as one line, cut; empty when unknown, or where no rule asks for them."""
     initiator: Program | None = None
     """Who started the program it runs; if that is a pass-through program, who started that one."""
+    contact: Contact | None = None
+    """Its connections and pipes; None where there are none."""
 
     @property
     def alive(self) -> bool:
@@ -43,7 +46,9 @@ class Process(msgspec.Struct, eq=False, gc=False):
     def text_bytes(self) -> int:
         """At most how many bytes its words take, though it may share them with others."""
         words = self.program.text_bytes + memory_bytes(self.command_line)
-        return words if self.initiator is None else words + self.initiator.text_bytes
+        if self.initiator is not None:
+            words += self.initiator.text_bytes
+        return words if self.contact is None else words + self.contact.text_bytes
 
 
 class ProcessState(msgspec.Struct, frozen=True, array_like=True):
@@ -61,6 +66,7 @@ class ProcessState(msgspec.Struct, frozen=True, array_like=True):
     command_line: str
     initiator: int | None = None
     """Which of the programs; None when unknown."""
+    contact: Contact | None = None
 
 
 def saved(process: Process, numbers: dict[Program, int]) -> ProcessState:
@@ -77,6 +83,7 @@ def saved(process: Process, numbers: dict[Program, int]) -> ProcessState:
         process.sheet,
         process.command_line,
         None if initiator is None else numbers.setdefault(initiator, len(numbers)),
+        process.contact,
     )
 
 
@@ -93,6 +100,7 @@ def restored(state: ProcessState, programs: Sequence[Program]) -> Process:
         state.sheet,
         state.command_line,
         None if state.initiator is None else programs[state.initiator],
+        state.contact,
     )
 
 

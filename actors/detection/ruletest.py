@@ -1,9 +1,10 @@
 """Rule tests: event snippets become whole events of a make-believe host, and the rule is asked.
 
-A snippet names a ``type`` (exec, open, connect, flood, exit) and whatever matters of its fields;
-the rest has a default. ``process`` is a name of the test's own for the process that does it, ``parent`` that
-of the process that started it; ``after_secs`` lets time pass first. An exec under ``/usr``,
-``/bin``, ``/sbin``, ``/lib`` or ``/opt`` is the system's own unless ``system_exe`` says otherwise.
+A snippet names a ``type`` (exec, open, connect, listen, flood, exit) and whatever matters of its
+fields; the rest has a default. ``process`` is a name of the test's own for the process that does
+it, ``parent`` that of the process that started it; ``after_secs`` lets time pass first. An exec
+under ``/usr``, ``/bin``, ``/sbin``, ``/lib`` or ``/opt`` is the system's own unless ``system_exe``
+says otherwise.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from actors.detection.events import (
     FloodEvent,
     ForkEvent,
     Identity,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -118,6 +120,7 @@ class _Host:
             "exec": self._exec,
             "open": self._open,
             "connect": self._connect,
+            "listen": self._listen,
             "flood": self._flood,
             "exit": self._exit,
         }
@@ -166,6 +169,7 @@ class _Host:
             "cwd": "/",
             "user": "root",
             "error": 0,
+            "stdio": (),
         }
         event = _made(ExecEvent, stamp, values, given)
         if isinstance(event, ExecEvent) and not event.error:
@@ -204,6 +208,19 @@ class _Host:
             "socket": 0,
         }
         return _made(ConnectEvent, stamp, values, given)
+
+    def _listen(self, identity: Identity, stamp: dict[str, Any], given: dict[str, Any]) -> AnyEvent:
+        address = str(given.get("ip", "0.0.0.0"))  # noqa: S104 - nothing is bound here
+        values = {
+            "uid": 0,
+            "user": "root",
+            "comm": self._comms[identity],
+            "af": 10 if ":" in address else 2,
+            "ip": address,
+            "port": 8080,
+            "socket": 0,
+        }
+        return _made(ListenEvent, stamp, values, given)
 
     def _flood(self, identity: Identity, stamp: dict[str, Any], given: dict[str, Any]) -> AnyEvent:
         values = {

@@ -58,7 +58,10 @@ class FilterSettings(BaseModel):
         description="Trusts: may start a shell; also ends a lineage for sequences.",
     )
     pass_through: Names = Field(
-        default=(),
+        default=(
+            *("env", "find", "xargs", "timeout", "nohup", "setsid", "nice", "ionice", "stdbuf"),
+            *("flock", "script", "busybox"),
+        ),
         description="Trusts: runs what it is told to, so whoever started it counts as launcher.",
     )
     ignored_comms: Names = Field(

@@ -10,6 +10,8 @@ BPF_RINGBUF_OUTPUT(EXEC_MINOR, EXEC_MINOR_PAGES); /* attempts that failed */
 #define EXEC_PATHS_MASK 0x3fff  /* fixed part, file name, executable, cwd: 128 + 3 * 4096 */
 #define TYPE_FIFO 1
 #define TYPE_CHARACTER 2
+#define TYPE_SOCKET 12
+#define FAMILY_UNIX 1
 #define PIPEFS_MAGIC 0x50495045
 #define EXEC_MASK 0x7fff        /* all that and the arguments, with room to spare */
 struct exec_scratch { volatile u32 crowded; struct path_buffer path; u8 bytes[EXEC_MASK + 1]; };
@@ -47,6 +49,15 @@ static __always_inline void exec_process(struct exec_record *record, void *task)
   bpf_get_current_comm(record->comm, sizeof(record->comm));
 }
 
+static __always_inline bool is_unix_socket(u64 file) {
+  u64 socket = 0, sk = 0;
+  u16 family = 0;
+  READ(socket, file + OFF_file_private_data);
+  READ(sk, socket + OFF_socket_sk);
+  READ(family, sk + OFF_sock_common_skc_family);
+  return family == FAMILY_UNIX;
+}
+
 /* What a descriptor is: the type of its file in the upper four bits, as in i_mode, and below the device
  * of a character device and the inode number of everything else (bpf/decode.py: `descriptor`). */
 static __always_inline u64 descriptor(u64 files, u32 fd) {
@@ -66,6 +77,8 @@ static __always_inline u64 descriptor(u64 files, u32 fd) {
     number = device;
   else if (type == TYPE_FIFO && super == PIPEFS_MAGIC)
     type = TYPE_PIPE;
+  else if (type == TYPE_SOCKET && is_unix_socket(file))
+    type = TYPE_UNIX;
   else if (!type)
     type = TYPE_NONE;
   return type << 60 | (number & (1ULL << 60) - 1);

@@ -15,6 +15,8 @@ from bpf import decode, records
         (b"/\0", "/"),
         (b"\xffx\0a\nb\0", "/a\nb/\\xffx"),
         (b"unfinished", "/"),
+        (b"sshd\0d0\0usr\0\0", ".../usr/d0/sshd"),
+        (b"\0", "..."),
     ],
 )
 def test_a_kernel_path_is_turned_round(raw: bytes, path: str) -> None:
@@ -55,6 +57,7 @@ def test_addresses_are_written_in_their_short_form(family: int, raw: bytes, addr
         (0, 0, ""),
         (1, 5, "fifo:[5]"),
         (records.TYPE_PIPE, 5, "pipe:[5]"),
+        (records.TYPE_UNIX, 5, "unix:[5]"),
         (12, (1 << 60) - 1, "socket:[1152921504606846975]"),
         (2, 1 << 20 | 3, "null"),
         (2, 1 << 20 | 5, "other"),
