@@ -183,7 +183,7 @@ class KernelSensor:
         self.boot_id = BOOT_ID.read_text().strip()
         self.hostname = socket.gethostname()[:255]
         self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._first_seeds: Sequence[SeedEvent] | None = read_seeds()
+        self._first_seeds: Sequence[SeedEvent] = read_seeds()
         self._rings = attached.rings()
         self._decoders: dict[str, tuple[Decoder, Callable[..., Any]]] = {
             "FORK_EVENTS": (decode.decode_forks, ForkEvent),
@@ -207,8 +207,11 @@ class KernelSensor:
             self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
 
     def seeds(self) -> Sequence[SeedEvent]:
-        """The processes of /proc: as at the start until events flow, then as they are now."""
-        return read_seeds() if self._first_seeds is None else self._first_seeds
+        """The processes of /proc as they were at the start, until events flow; then none.
+
+        They are read as root: later, the programs of others are not the agent's to see.
+        """
+        return self._first_seeds
 
     async def wait(self, tick_secs: float, *, urgent: bool) -> bool:
         """Wait for a probe's wake-up, or a tick."""
@@ -251,7 +254,7 @@ class KernelSensor:
 
     def snapshot(self) -> Mapping[str, int] | None:
         """Bytes that wait in each ring, and how many events the witness has ready."""
-        self._first_seeds = None
+        self._first_seeds = ()
         waiting = {name: ring.pending_bytes() for name, ring in self._rings.items()}
         waiting[WITNESS] = self._witness.look()
         return {name: size for name, size in waiting.items() if size}
