@@ -19,9 +19,6 @@ from urllib.parse import urlsplit
 
 import structlog
 
-import actors
-import bpf
-import transport
 from actors.agent import calls, landlock, seccomp
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -127,7 +124,8 @@ def _ruleset(found: int, work: Work) -> landlock.Ruleset:
 def _readable(work: Work) -> Iterator[Path]:
     """The system's libraries and tables, Python's, our own, and the rules."""
     yield from map(Path, _SYSTEM)
-    yield from (Path(package.__path__[0]) for package in (actors, bpf, transport))
+    ours = Path(__file__).resolve().parents[2]
+    yield from (ours / package for package in ("actors", "bpf", "transport"))
     yield from map(Path, (sys.prefix, sys.base_prefix))
     if work.rules is not None:
         # The folder above: rules are exchanged by putting another folder in the place.
