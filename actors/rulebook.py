@@ -9,16 +9,15 @@ it is a row with its reason, and the others work.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, TypeGuard
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from actors import rule_folders
 from actors.detection.builtin import builtin_rules
 from actors.detection.conditions import RuleError
 from actors.detection.events import LEVELS, Level
@@ -29,7 +28,6 @@ from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
 from actors.detection.tuning import Tuning, by_rule, is_tuning, parse_tuning, tuned
 
-FILES_MAX = 10_000
 COMPILED_MAX_BYTES = 64 << 20
 BUILT_IN = "built-in"
 
@@ -127,7 +125,7 @@ def read_toml(paths: Sequence[Path]) -> Found:
     rules, unusable, tunings = [], [], []
     for path in paths:
         try:
-            raw = _read(path, SIZE_MAX_BYTES)
+            raw = rule_folders.read_file(path, SIZE_MAX_BYTES)
             if is_tuning(raw):
                 tunings.append((parse_tuning(raw, path=str(path)), str(path)))
             else:
@@ -146,7 +144,7 @@ def read_compiled(paths: Sequence[Path]) -> Found:
     unusable = []
     for path in paths:
         try:
-            raw = _read(path, COMPILED_MAX_BYTES)
+            raw = rule_folders.read_file(path, COMPILED_MAX_BYTES)
             rules += [(rule, str(path)) for rule in _decode_compiled(raw)]
         except RuleFileError as error:
             unusable.append(Unusable(str(path), error.line, error.reason))
@@ -159,63 +157,6 @@ def read_compiled(paths: Sequence[Path]) -> Found:
 
 READERS: Mapping[str, Reader] = {".toml": read_toml, ".json": read_compiled}
 """What every program can read."""
-
-
-def find_files(paths: Iterable[Path], suffixes: Iterable[str]) -> list[Path]:
-    """Rule files among paths: files themselves, and those anywhere in folders, in order of name.
-
-    Raises:
-        RuleFileError: A path is not there, or there are too many.
-    """
-    wanted = set(suffixes)
-    found: list[Path] = []
-    for path in paths:
-        try:
-            if not stat.S_ISDIR(path.stat().st_mode):
-                found.append(path)
-                continue
-            found += sorted(
-                Path(each)
-                for each in _beneath(path)
-                if not each.name.startswith(".") and os.path.splitext(each.name)[1] in wanted  # noqa: PTH122 - a tenth of the time
-            )
-        except FileNotFoundError as error:
-            raise RuleFileError(str(path), 0, "is not there") from error
-        except OSError as error:
-            raise RuleFileError(str(path), 0, f"cannot be read: {error.strerror}") from error
-    if len(found) > FILES_MAX:
-        raise RuleFileError(str(found[0].parent), 0, f"has more than {FILES_MAX} rule files")
-    return found
-
-
-def _beneath(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Everything in a folder and the folders in it, linked ones too, each folder once.
-
-    Raises:
-        OSError: the folder itself cannot be read; those in it that cannot are passed over.
-    """
-    waiting, known = [str(folder)], set()
-    while waiting:
-        path = waiting.pop()
-        try:
-            status = os.stat(path)  # noqa: PTH116 - same
-            if (status.st_dev, status.st_ino) in known:
-                continue
-            known.add((status.st_dev, status.st_ino))
-            entries = list(os.scandir(path))
-        except OSError:
-            if path == str(folder):
-                raise
-            continue
-        yield from entries
-        waiting += (each.path for each in entries if _is_folder(each))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def read_files(paths: Sequence[Path], readers: Mapping[str, Reader]) -> Found:
@@ -239,9 +180,9 @@ def read_folder(folder: Path | None, readers: Mapping[str, Reader]) -> Found:
     Raises:
         RuleFileError: the folder cannot be used at all.
     """
-    if not _is_there(folder):
+    if not rule_folders.is_there(folder):
         return Found()
-    return read_files(find_files([folder], readers), readers)
+    return read_files(rule_folders.find_files([folder], readers), readers)
 
 
 def assemble(
@@ -297,26 +238,6 @@ def assemble(
     return RuleBook(RuleSet(filters, active), rows, unusable)
 
 
-def fingerprint(
-    folder: Path | None, suffixes: Iterable[str]
-) -> tuple[tuple[str, int, int, int], ...]:
-    """What changes when a file of a folder does: names, inodes, times and sizes.
-
-    Raises:
-        RuleFileError: the folder cannot be read.
-    """
-    if not _is_there(folder):
-        return ()
-    seen = []
-    for path in find_files([folder], suffixes):
-        try:
-            status = path.stat()
-        except OSError:  # it has gone meanwhile
-            continue
-        seen.append((str(path), status.st_ino, status.st_mtime_ns, status.st_size))
-    return tuple(seen)
-
-
 def _why_unusable(rule: AnyRule, filters: FilterSettings) -> str:
     """Why a rule cannot be in force; empty if it can."""
     try:
@@ -340,24 +261,13 @@ def _without_rules(tunings: Iterable[tuple[Tuning, str]], known: Iterable[str]) 
     ]
 
 
-def _is_there(folder: Path | None) -> TypeGuard[Path]:
-    if folder is None:
-        return False
-    try:
-        folder.stat()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise RuleFileError(str(folder), 0, f"cannot be read: {error.strerror}") from error
-    return True
-
-
 def _distinct(found: Found) -> tuple[list[tuple[AnyRule, str]], list[Unusable]]:
+    """Each id once: the first of a rule that was written, before what was compiled from it."""
     kept: dict[str, tuple[AnyRule, str]] = {}
     unusable = list(found.unusable)
-    for rule, file in found.rules:
+    for rule, file in sorted(found.rules, key=lambda each: _is_compiled(each[1])):
         first = kept.setdefault(rule.id, (rule, file))
-        if first[0] is not rule:
+        if first[0] is not rule and _is_compiled(file) == _is_compiled(first[1]):
             why = f"the id {rule.id} is used by {first[1]} already"
             unusable.append(Unusable(file, 0, why, rule.id, rule.title))
     return list(kept.values()), unusable
@@ -391,19 +301,9 @@ def _why_disabled(rule: AnyRule, settings: RulesSettings) -> str:
     return ""
 
 
+def _is_compiled(file: str) -> bool:
+    return file.endswith(".json")
+
+
 def _source(file: str) -> str:
     return "sigma" if file.endswith((".yml", ".yaml")) else "lavender"
-
-
-def _read(path: Path, most: int) -> bytes:
-    try:
-        # Not blocking: what is called a rule file may be a pipe that nobody writes to.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RuleFileError(str(path), 0, "is no file")
-            raw = file.read(most + 1)
-    except OSError as error:
-        raise RuleFileError(str(path), 0, f"cannot be read: {error.strerror}") from error
-    if len(raw) > most:
-        raise RuleFileError(str(path), 0, f"is larger than {most >> 20} MiB, the most allowed")
-    return raw

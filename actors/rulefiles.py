@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import trio
 
-from actors import rulebook
+from actors import rule_folders, rulebook
 from actors.detection.builtin import NAMES
 from actors.detection.rulefile import RuleFileError
 from actors.detection.ruleset import RuleSet
@@ -102,7 +102,7 @@ class RuleFiles:
         """Say what lies there and is for others: its owner may think that it is in force."""
         unread = set(_SIGMA) - set(self._readers)
         if self.folder is not None and unread and self.folder.is_dir():
-            files = rulebook.find_files([self.folder], unread)
+            files = rule_folders.find_files([self.folder], unread)
             if files:
                 log.warning(
                     "Sigma files are for the workers; `rules compile` makes them an agent's",
@@ -174,7 +174,7 @@ class RuleFiles:
             log.error("a changed rule file is not taken up; what it had in force stays", why=why)
 
     def _look(self) -> object:
-        files = rulebook.fingerprint(self.folder, self._readers)
+        files = rule_folders.fingerprint(self.folder, self._readers)
         if files:
             self._had_files = True
         elif self._had_files and self.folder is not None and not self.folder.exists():

@@ -7,6 +7,8 @@ import os
 import select
 import stat
 
+from actors.detection.text import printable_lines
+
 PIPE_CHUNK_BYTES = 4096
 """A pipe that is writable takes this much without blocking (PIPE_BUF, pipe(7))."""
 
@@ -60,10 +62,12 @@ class OutputError(Exception):
 def write_all(descriptor: int, text: str) -> None:
     """Write all of a text, waiting as long as it takes; for before and after a run only.
 
+    What could deceive whoever reads it on a terminal is escaped, wherever it comes from.
+
     Raises:
         OutputError: the other end has gone, the disk is full; its cause is the system's error.
     """
-    data = text.encode("utf-8", "backslashreplace")
+    data = printable_lines(text).encode()
     try:
         while data:
             data = data[os.write(descriptor, data) :]

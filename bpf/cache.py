@@ -30,7 +30,6 @@ from bpf.btf import BTF_PATH
 FOLDER = Path("/var/cache/lavender")
 _FORMAT = 2
 _SIZE_MAX_BYTES = 16 << 20
-_MAP_REFERENCE = 1  # BPF_PSEUDO_MAP_FD in the upper half of the register byte
 
 
 class CacheError(Exception):
@@ -147,7 +146,7 @@ def _believe(status: os.stat_result) -> None:
 def _references(code: bytes | bytearray) -> Iterable[tuple[int, int]]:
     """Where instructions refer to maps, and to which."""
     for position, operation, registers, value in programs.instructions(code):
-        if operation == programs.LOAD_IMMEDIATE and registers >> 4 == _MAP_REFERENCE:
+        if operation == programs.LOAD_IMMEDIATE and registers >> 4 == programs.MAP_REFERENCE:
             yield position + 4, value
 
 

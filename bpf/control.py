@@ -100,13 +100,18 @@ class Control:
         for index, word in wanted:
             self._words[index] = word
 
-    def ignore(self, pid: int, start_ns: int) -> None:
-        """Filter the opens and connects of one process.
+    def ignore(self, pid: int, start_ns: int, exec_id: int) -> None:
+        """Filter the opens and connects of a process until it runs another program.
 
         A later process that falls on the same slot takes its place: then the earlier one is
         watched again, which costs events and hides nothing.
+
+        Args:
+            pid: of the process.
+            start_ns: its start time.
+            exec_id: the kernel's number of the program within it, from the record of its exec.
         """
-        key = (start_ns // TICK_NS) << 22 | pid
+        key = ((start_ns // TICK_NS) << 22 | pid) ^ (exec_id * _HASH_FACTOR)
         self._words[_IGNORED_AT // 8 + pid % IGNORED_SLOTS] = key & _U64
 
     def watch_all(self) -> None:

@@ -36,6 +36,7 @@ _EXIT = struct.Struct("<I4x" + records.EXIT.code)
 _OPEN = struct.Struct("<" + records.OPEN.code)
 _CONNECT = struct.Struct("<" + records.CONNECT.code)
 _LISTEN = struct.Struct("<I4x" + records.LISTEN.code)
+_FLOOD = struct.Struct("<I4x" + records.FLOOD.code)
 _EXEC = struct.Struct("<" + records.EXEC.code)
 _OPEN_SLOT = struct.Struct(
     f"<I4x{records.OPEN.code}{OPEN_SLOT_BYTES - HEADER_BYTES - records.OPEN.size}s"
@@ -45,7 +46,7 @@ _SLOT_PATH = OPEN_SLOT_BYTES - HEADER_BYTES - records.OPEN.size
 _ARGUMENTS_MAX = 256
 # Types of files as in i_mode, and devices as the kernel numbers them.
 _CHARACTER, _REGULAR = 2, 8
-_WITH_INODE = {1: "fifo", records.TYPE_PIPE: "pipe", 12: "socket"}
+_WITH_INODE = {1: "fifo", records.TYPE_PIPE: "pipe", records.TYPE_UNIX: "unix", 12: "socket"}
 _MINOR_BITS = 20
 _NULL_DEVICE = 1 << _MINOR_BITS | 3
 _TERMINALS = frozenset((4, 5, *range(136, 144), 166, 188, 204, 229))
@@ -277,6 +278,17 @@ def _unix_path(view: memoryview) -> str:
     return text(raw)
 
 
+def decode_floods(window: memoryview, make: Callable[..., T]) -> Decoded[T]:
+    """``make(time_ns, pid, start_ns, uid, comm, probe, failed, throttled, lost, span_ns)`` each."""
+    events: list[T] = []
+    slots, consumed = _slots(window, _FLOOD, records.FLOOD)
+    for _, time_ns, start, pid, uid, throttled, lost, span_ns, probe, failed, comm in slots:
+        name = records.PROBES[probe] if probe < len(records.PROBES) else str(probe)
+        counts = (name, failed != 0, throttled, lost, span_ns)
+        events.append(make(time_ns, pid, start, uid, _comm(comm), *counts))
+    return events, consumed
+
+
 def split_arguments(raw: bytes, total: int) -> tuple[tuple[str, ...], bool]:
     """Arguments of a new program and whether some were cut.
 
@@ -298,8 +310,9 @@ def split_arguments(raw: bytes, total: int) -> tuple[tuple[str, ...], bool]:
 def descriptor(word: int) -> str:
     """What a descriptor is, from the word of an exec record; empty for a closed one.
 
-    ``socket:[N]``, ``pipe:[N]`` and ``fifo:[N]`` with the inode's number, ``tty``, ``file``,
-    ``null``, and ``other`` for all else, such as folders and disks.
+    ``socket:[N]``, ``unix:[N]`` (a socket of this machine alone), ``pipe:[N]`` and ``fifo:[N]``
+    with the inode's number, ``tty``, ``file``, ``null``, and ``other`` for all else, as folders and
+    disks are.
     """
     kind, number = word >> 60, word & (1 << 60) - 1
     if not word:

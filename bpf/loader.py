@@ -115,11 +115,15 @@ def compile_probes() -> tuple[Probes, dict[str, bytes]]:
         flags += [f"-DCAST_TYPE={cast.struct}U", f"-DCAST_CALL={programs.CAST_CALL}"]
     try:
         program = Program(text=source.program_text(), cflags=flags)
-        code = {name: programs.with_cast(each, cast) for name, each in _code_of(program).items()}
+        maps = _maps_of(program)
+        code = {
+            name: programs.with_rings(programs.with_cast(each, cast), maps)
+            for name, each in _code_of(program).items()
+        }
         functions = programs.load_all(code)
     except Exception as error:  # bcc raises bare Exception for everything
         raise LoadError(f"the probes could not be loaded: {error}") from error
-    return Probes(_maps_of(program), functions, program), code
+    return Probes(maps, functions, program), code
 
 
 def _maps_of(program: Any) -> dict[str, int]:

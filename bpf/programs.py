@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from bpf import source, syscalls
 from bpf.btf import Btf
+from bpf.records import RING_NUMBER, RINGS
 
 CAST_CALL = 0x7FFF_0001
 """What stands for the function in the probes' source."""
@@ -23,6 +24,8 @@ INSTRUCTION = struct.Struct("<BBhi")
 """Operation; registers, the target's in the lower half; offset; number."""
 LOAD_IMMEDIATE = 0x18
 """BPF_LD | BPF_DW | BPF_IMM; takes two instructions."""
+MAP_REFERENCE = 1
+"""BPF_PSEUDO_MAP_FD, in the upper half of the registers: the number is a map's descriptor."""
 
 _CALL = 0x85
 _EXIT = 0x95
@@ -87,6 +90,21 @@ def with_cast(code: bytes, cast: Cast | None) -> bytes:
         if operation == _CALL and registers == 0 and number == CAST_CALL:
             call = (_CALL, _KERNEL_FUNCTION << 4, 0, cast.function)
             INSTRUCTION.pack_into(changed, position, *call)
+    return bytes(changed)
+
+
+def with_rings(code: bytes, maps: Mapping[str, int]) -> bytes:
+    """The instructions with the descriptors of rings where numbers stand for them.
+
+    Args:
+        code: instructions.
+        maps: descriptors by name.
+    """
+    numbers = {RING_NUMBER + index: maps[ring.map_name] for index, ring in enumerate(RINGS)}
+    changed = bytearray(code)
+    for position, operation, registers, number in instructions(code):
+        if operation == LOAD_IMMEDIATE and registers >> 4 == MAP_REFERENCE and number in numbers:
+            struct.pack_into("<i", changed, position + 4, numbers[number])
     return bytes(changed)
 
 

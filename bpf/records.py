@@ -30,8 +30,10 @@ MARK_RESOLVED = 2  # the path is the kernel's (components, leaf first), not the 
 MARK_CANDIDATE = 4  # a component is on the sensitive list
 MARK_HOST_NAMESPACE = 8  # the mount namespace belongs to the initial user namespace
 
-# Types of a descriptor's file beside those of i_mode: an anonymous pipe, an inode without a type.
+# Types of a descriptor's file beside those of i_mode: an anonymous pipe, a socket of this machine
+# alone (AF_UNIX), an inode without a type.
 TYPE_PIPE = 3
+TYPE_UNIX = 13
 TYPE_NONE = 15
 
 _C_TYPES: dict[str, tuple[str, str, int]] = {
@@ -151,15 +153,29 @@ EXEC = Layout(
         ("standard_input", "u64"),
         ("standard_output", "u64"),
         ("standard_error", "u64"),
+        ("exec_id", "u32"),
+        ("spare", "u32"),
     ),
 )
-LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT, LISTEN)
+FLOOD = Layout(
+    "flood",
+    (
+        *_PROCESS,
+        ("throttled", "u64"),
+        ("lost", "u64"),
+        ("span_ns", "u64"),
+        ("probe", "u32"),
+        ("failed", "u32"),
+        ("comm", "char16"),
+    ),
+)
+LAYOUTS = (FORK, EXEC, EXIT, OPEN, CONNECT, LISTEN, FLOOD)
 
 PROBES = tuple(layout.name for layout in LAYOUTS)
 """Names of the probes in the order of their counters."""
 
-COUNTERS = ("seen", "delivered", "filtered", "suppressed", "lost")
-"""What each probe counts; ``seen = delivered + filtered + suppressed + lost``."""
+COUNTERS = ("seen", "delivered", "filtered", "suppressed", "throttled", "lost")
+"""What each probe counts; ``seen`` is the sum of the others."""
 COUNTER_STRIDE_BYTES = 64
 """Bytes of one probe's counters on one CPU: a cache line."""
 
@@ -180,7 +196,14 @@ RINGS = (
     Ring("OPEN_EVENTS", "open", 1 << 22),
     Ring("CONN_EVENTS", "connect", 1 << 20),
     Ring("LISTEN_EVENTS", "listen", 1 << 17),
+    # What fails, and connections that need nobody at the other end (bpf/probes/floods.h).
+    Ring("EXEC_MINOR", "exec", 1 << 20),
+    Ring("OPEN_MINOR", "open", 1 << 20),
+    Ring("CONN_MINOR", "connect", 1 << 20),
+    Ring("FLOOD_EVENTS", "flood", 1 << 17),
 )
+RING_NUMBER = 0x7FFE_0000
+"""Stands for the first ring's descriptor in the probes' source; the next ones follow on it."""
 
 # struct control, shared memory between agent and probes (bpf/control.py writes it).
 NAME_WORDS = 64
@@ -203,6 +226,7 @@ def c_declarations() -> str:
         "MARK_CANDIDATE": MARK_CANDIDATE,
         "MARK_HOST_NAMESPACE": MARK_HOST_NAMESPACE,
         "TYPE_PIPE": TYPE_PIPE,
+        "TYPE_UNIX": TYPE_UNIX,
         "TYPE_NONE": TYPE_NONE,
         "NAME_WORDS": NAME_WORDS,
         "IGNORED_SLOTS": IGNORED_SLOTS,
@@ -210,6 +234,8 @@ def c_declarations() -> str:
         "PROBE_COUNT": len(PROBES),
         **{f"PROBE_{name.upper()}": index for index, name in enumerate(PROBES)},
         **{f"{ring.map_name}_PAGES": ring.size_bytes // 4096 for ring in RINGS},
+        **{f"{ring.map_name}_BYTES": ring.size_bytes for ring in RINGS},
+        **{f"{ring.map_name}_NUMBER": RING_NUMBER + index for index, ring in enumerate(RINGS)},
     }
     lines = [f"#define {name} {value}" for name, value in constants.items()]
     counters = " ".join(f"u64 {name};" for name in COUNTERS)

@@ -64,7 +64,7 @@ class Keeper(Actor):
                     replicas=self._replicas,
                 )
                 self._ready.set()
-                await streams.make_room(self._session, streams.read_by(self._consumers))
+                removed = await streams.make_room(self._session, streams.read_by(self._consumers))
                 await self._look_for_work()
             except Unreachable as error:
                 if not complained:
@@ -73,7 +73,8 @@ class Keeper(Actor):
                 await trio.sleep(_AGAIN_SECS)
             else:
                 complained = False
-                await trio.sleep(_LOOK_SECS)
+                # Where there was something to remove there may soon be more.
+                await trio.sleep(_AGAIN_SECS if removed else _LOOK_SECS)
 
     async def _look_for_work(self) -> None:
         """A part to which nothing comes, though something waits, does not get on either."""

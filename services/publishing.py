@@ -70,12 +70,15 @@ async def publish_for_good(  # noqa: PLR0913 - what it needs, by name
             if receipt.stored:
                 finished.append(index)
             elif receipt.permanent:
+                counts.unpublishable += 1
+                facts = _facts(left[index], receipt.error)
                 other = None if index in replaced else instead(index, receipt.error)
-                _tell(log, counts, left[index], receipt.error, given_up=other is None)
                 replaced.add(index)
                 if other is None:
+                    log.error("message can never be published; it is given up", **facts)
                     finished.append(index)
                 else:
+                    log.error("message can never be published; it is refused", **facts)
                     left[index] = other
             else:
                 failures.append(receipt.error)
@@ -94,24 +97,13 @@ async def publish_for_good(  # noqa: PLR0913 - what it needs, by name
         pause_secs = min(2 * pause_secs, _PAUSE_MAX_SECS)
 
 
-def _tell(
-    log: structlog.typing.FilteringBoundLogger,
-    counts: PublishCounts,
-    message: Outgoing,
-    why: str,
-    *,
-    given_up: bool,
-) -> None:
-    counts.unpublishable += 1
-    log.error(
-        "message can never be published; it is given up"
-        if given_up
-        else "message can never be published; it goes to the invalid lane",
-        subject=message.subject[:200],
-        id=message.message_id[:200],
-        bytes=len(message.payload),
-        why=why,
-    )
+def _facts(message: Outgoing, why: str) -> dict[str, object]:
+    return {
+        "subject": message.subject[:200],
+        "id": message.message_id[:200],
+        "bytes": len(message.payload),
+        "why": why,
+    }
 
 
 async def _pause(secs: float, stopping: trio.Event | None, *, why: str) -> None:

@@ -33,7 +33,13 @@ class IngestSettings(_Section):
     """``[ingest]``: what an agent may send."""
 
     agent_events_per_sec: int = Field(
-        default=20_000, ge=1, le=10_000_000, description="Events an agent may send for long."
+        default=20_000,
+        ge=1,
+        le=10_000_000,
+        description=(
+            "Events an agent may send for long. Every message counts as one at least, as one for "
+            "each KiB, and as sixteen where it is refused."
+        ),
     )
     agent_burst_events: int = Field(
         default=200_000,

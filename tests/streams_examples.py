@@ -277,6 +277,7 @@ def _ledger() -> bytes:
     account = Account(*ADDRESS, epochs=1, seen=1204, filtered=3, delivered=1201, read=1201)
     account.seeds, account.spooled, account.accepted, account.stored = 95, 1296, 1296, 1296
     account.alerts_raised = account.alerts_stored = 2
+    account.as_of_unix_ms = NOW_MS
     return to_json([account]).encode()
 
 

@@ -57,11 +57,11 @@ takes no command from the network. See [ROADMAP.md](ROADMAP.md).
 LEDGER = """
 ## The ledger
 
-`python -m services.ledger --json` prints one object: `balanced`, and `agents`, each an account of the fields below with `balanced` and
+`python -m services.ledger --json` prints one object: `balanced`, and `agents`, each an account of the fields below with `balanced` (every sum holds, and the agent is not silent) and
 `problems` (each sum that does not hold, in words). The sums are those of `services/ledger/balance.py`:
 
 ```text
-seen      = filtered + suppressed + lost + delivered
+seen      = filtered + suppressed + throttled + lost + delivered
 delivered = read + in_rings + abandoned
 read + seeds = unpublished + dropped + spooled
 spooled   = evicted + rejected + stored + outside + missing
@@ -89,6 +89,7 @@ LINE_FIELDS = {
     ("ledger", "seen"): "Events that the kernel's hooks saw.",
     ("ledger", "filtered"): "Of these, nobody's business.",
     ("ledger", "suppressed"): "Of these, repeats of an open.",
+    ("ledger", "throttled"): "Of these, calls of a process or user that floods.",
     ("ledger", "read"): "Read from the rings by the agent.",
     ("ledger", "spooled"): "Written to the agent's spool.",
     ("ledger", "stored"): "Rows of the store.",

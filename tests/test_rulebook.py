@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors import rulebook
+from actors import rule_folders, rulebook
 from actors.detection.builtin import NAMES, builtin_rules, text_of
 from actors.detection.conditions import Not, Test
 from actors.detection.rulefile import RuleFileError
@@ -163,9 +163,26 @@ def test_linked_folders_are_looked_into_once(tmp_path: Path) -> None:
     assert not book.unusable
 
 
+def test_a_file_that_can_be_reached_twice_is_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "rules/r.toml", RULE.format("r", "low"))
+    other = write(tmp_path, "other.toml", RULE.format("other", "low"))
+    (tmp_path / "rules" / "again.toml").symlink_to(path)
+    for name in ("one.toml", "two.toml"):
+        (tmp_path / "rules" / name).symlink_to(other)
+    book = load(tmp_path / "rules")
+    assert book.unusable == []
+    assert {"r", "other"} <= set(active(book))
+
+
+def test_hidden_files_and_folders_are_not_looked_into(tmp_path: Path) -> None:
+    for name in (".git/r.toml", ".r.toml", "sub/.idea/r.toml"):
+        write(tmp_path, name, RULE.format("r", "low"))
+    assert active(load(tmp_path)) == list(NAMES)
+
+
 def test_a_file_that_vanishes_after_it_was_listed_is_said(tmp_path: Path) -> None:
     path = write(tmp_path, "r.toml", RULE.format("r", "low"))
-    listed = rulebook.find_files([tmp_path], [".toml"])
+    listed = rule_folders.find_files([tmp_path], [".toml"])
     path.unlink()
     (why,) = rulebook.read_files(listed, rulebook.READERS).unusable
     assert "No such file" in why.reason
@@ -183,7 +200,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(
 
 
 def test_too_many_files_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rulebook, "FILES_MAX", 2)
+    monkeypatch.setattr(rule_folders, "FILES_MAX", 2)
     for number in range(3):
         write(tmp_path, f"{number}.toml", RULE.format(f"r{number}", "low"))
     with pytest.raises(RuleFileError, match="more than 2"):
@@ -230,7 +247,7 @@ def test_compiled_rules_that_cannot_be_used_are_quarantined(tmp_path: Path, raw:
 
 def test_a_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
     def look() -> object:
-        return rulebook.fingerprint(tmp_path / "rules", [".toml"])
+        return rule_folders.fingerprint(tmp_path / "rules", [".toml"])
 
     seen = [look()]
     path = write(tmp_path, "rules/r.toml", RULE.format("r", "low"))

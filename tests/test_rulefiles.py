@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog.testing
 import trio.testing
 
@@ -53,6 +54,46 @@ def test_a_bad_change_costs_its_own_file_and_leaves_what_that_had_in_force(tmp_p
     write(tmp_path, "a.toml", RULE.format("d", "low"))
     assert own(files.changed()) == ["b", "c", "d"]
     assert files.book.unusable == []
+
+
+def mount(folder: Path, version: str, **texts: str) -> None:
+    """As Kubernetes mounts a ConfigMap: links into a hidden folder, exchanged as a whole."""
+    for name, text in texts.items():
+        write(folder, f"..{version}/{name}.toml", text)
+        link = folder / f"{name}.toml"
+        if not link.is_symlink():
+            link.symlink_to(f"..data/{name}.toml")
+    (folder / "..new").symlink_to(f"..{version}")
+    (folder / "..new").rename(folder / "..data")
+
+
+def test_a_mounted_folder_that_is_exchanged_as_a_whole_is_taken_up(tmp_path: Path) -> None:
+    mount(tmp_path, "v1", a=RULE.format("a", "low"), b=RULE.format("b", "low"))
+    files = watched(tmp_path)
+    assert (own(files.book), files.book.unusable) == (["a", "b"], [])
+    mount(tmp_path, "v2", a=RULE.format("a", "high"), b=RULE.format("c", "low"))
+    assert own(files.changed()) == ["a", "c"]
+    assert files.book.unusable == []
+    shutil.rmtree(tmp_path / "..v1")
+    assert files.changed() is None
+
+
+def test_what_is_compiled_from_a_source_beside_it_gives_way_to_the_source(tmp_path: Path) -> None:
+    write(tmp_path, "a.toml", RULE.format("a", "low"))
+    before = RuleFiles(RulesSettings(), FilterSettings(), folder=tmp_path).book
+    mine = [each for each in before.rules.rules if each.id == "a"]
+    (tmp_path / "compiled.json").write_bytes(msgspec.json.encode(mine))
+    files = watched(tmp_path)
+    assert files.book.unusable == []
+    write(tmp_path, "a.toml", RULE.format("a", "high"))
+    changed = files.changed()
+    assert changed is not None
+    assert changed.unusable == []
+    assert [each.level for each in changed.rules.rules if each.id == "a"] == ["high"]
+    again = RuleFiles(RulesSettings(), FilterSettings(), folder=tmp_path).book
+    assert [each.level for each in again.rules.rules if each.id == "a"] == ["high"]
+    (tmp_path / "a.toml").unlink()
+    assert own(files.changed()) == ["a"]
 
 
 def test_a_bad_change_alone_changes_nothing(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ class ProbeCounts(msgspec.Struct, frozen=True):
     """Nobody's business: the agent's own, ignored programs, opens that nobody wants."""
     suppressed: Count = 0
     """Repeats of an open within ``agent.open_repeat_secs``."""
+    throttled: Count = 0
+    """Calls of a process or user that floods: beyond what each may put into the rings."""
     lost: Count = 0
     """The ring was full."""
 
@@ -96,8 +98,9 @@ class Gap(msgspec.Struct, frozen=True):
     to_unix_ms: UnixMs
     """When it ends."""
     reason: Annotated[str, Meta(max_length=64)]
-    """``lost_in_kernel_<probe>``, ``dropped_by_agent``, ``spool_corrupt``, ``not_watching``; behind
-    the last there may be a colon and why, in a few words."""
+    """``lost_in_kernel_<probe>``, ``throttled_in_kernel_<probe>``, ``dropped_by_agent``,
+    ``spool_corrupt``, ``not_watching``; behind the last there may be a colon and why, in a few
+    words."""
     events: Count | None = None
     """How many are missing, where that is known."""
 

@@ -153,7 +153,7 @@ class Correlator(Actor):
         """Have the kernel ignore the processes that run an ignored program by now."""
         find = self._engine.table.get
         for event in events:
-            if type(event) is ExecEvent:
+            if type(event) is ExecEvent and not event.error:
                 process = find((event.pid, event.start_ns))
                 if process is not None and ignored.trusts(process.program):
-                    self._sensor.ignore(process.identity)
+                    self._sensor.ignore(event)

@@ -28,6 +28,10 @@ DEFAULT_TOPOLOGY: dict[str, Any] = {
             "open_reader": _reader("OPEN_EVENTS"),
             "conn_reader": _reader("CONN_EVENTS"),
             "listen_reader": _reader("LISTEN_EVENTS"),
+            "exec_minor_reader": _reader("EXEC_MINOR"),
+            "open_minor_reader": _reader("OPEN_MINOR"),
+            "conn_minor_reader": _reader("CONN_MINOR"),
+            "flood_reader": _reader("FLOOD_EVENTS"),
             "witness_reader": _reader("WITNESS_EVENTS"),
             "correlator": {
                 "kind": "correlator",

@@ -339,15 +339,19 @@ def _report(outcome: Outcome, sensor: Sensor, streams: tuple[Stream, Stream]) ->
     if outcome.error is not None:
         cause = outcome.error.__cause__ or outcome.error
         log.error("stopped by an error", why=str(outcome.error), cause=repr(cause))
-    lost = sum(counts["lost"] for counts in sensor.counters().values())
+    probes = sensor.counters()
+    lost, throttled = (
+        sum(counts[word] for counts in probes.values()) for word in ("lost", "throttled")
+    )
     dropped = sum(each.items_dropped for each in outcome.statistics.values())
     unprinted = sum(stream.lines_dropped for stream in streams)
-    report = log.warning if lost or dropped or unprinted else log.info
+    report = log.warning if lost or throttled or dropped or unprinted else log.info
     report(
         "stopped",
         reason=outcome.reason.name.lower(),
         lost_in_kernel=lost,
+        throttled_in_kernel=throttled,
         dropped_by_actors=dropped,
         lines_not_printed=unprinted,
-        probes=sensor.counters(),
+        probes=probes,
     )

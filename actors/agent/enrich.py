@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from actors.detection.events import ConnectEvent, ExecEvent, ListenEvent
+from actors.detection.events import ConnectEvent, ExecEvent, FloodEvent, ListenEvent
 from bpf.decode import descriptor, text
 from bpf.records import MARK_HOST_NAMESPACE
 
 SYSTEM_FOLDERS = ("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")
 PASSWD = Path("/etc/passwd")
+_EXECS_MAX = 4096
 _CONTROLLED_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -93,6 +94,11 @@ class Enricher:
     def __init__(self, users: Users, devices: Iterable[int]) -> None:
         self._users = users
         self._devices = frozenset(devices)
+        self._exec_ids: dict[tuple[int, int], int] = {}
+
+    def exec_id(self, event: ExecEvent) -> int | None:
+        """The kernel's number of that program within its process; only the latest are known."""
+        return self._exec_ids.get((event.pid, event.time_ns))
 
     def exec_event(  # noqa: PLR0913, PLR0917 - the decoder's own six values, once per exec
         self,
@@ -107,6 +113,9 @@ class Enricher:
         (time_ns, start, pid, uid, parent_start, cgroup, _, device, exe_uid, mode) = fixed[:10]
         ppid, login_uid, error = fixed[10:13]
         marks, comm = fixed[18:20]
+        self._exec_ids[pid, time_ns] = fixed[23]
+        if len(self._exec_ids) > _EXECS_MAX:
+            del self._exec_ids[next(iter(self._exec_ids))]
         system = (
             bool(marks & MARK_HOST_NAMESPACE)
             and device in self._devices
@@ -170,6 +179,23 @@ class Enricher:
         """A listen event with its user's name."""
         name = self._users.name(uid)
         return ListenEvent(time_ns, pid, start_ns, uid, name, comm, af, ip, port, socket)
+
+    def flood_event(  # noqa: PLR0913, PLR0917 - the decoder's own values, once a second
+        self,
+        time_ns: int,
+        pid: int,
+        start_ns: int,
+        uid: int,
+        comm: str,
+        probe: str,
+        failed: bool,  # noqa: FBT001 - positional, as all values the decoder hands over
+        throttled: int,
+        lost: int,
+        span_ns: int,
+    ) -> FloodEvent:
+        """A flood event with its user's name."""
+        counts = (probe, failed, throttled, lost, span_ns)
+        return FloodEvent(time_ns, pid, start_ns, uid, self._users.name(uid), comm, *counts)
 
 
 def is_system_process(pid: int, exe: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
+from transport.gaps import note
 from transport.messages import Evidence, Gap
 
 _GAPS_MAX = 64
@@ -38,18 +39,21 @@ class EvidenceLog:
             dropped: events lost inside the agent, likewise.
             now_unix_ms: the time of the comparison.
         """
-        lost = {name: counts["lost"] for name, counts in probes.items()} | {"agent": dropped}
+        lost = {
+            f"{word}_in_kernel_{name}": counts.get(word, 0)
+            for name, counts in probes.items()
+            for word in ("lost", "throttled")
+        } | {"dropped_by_agent": dropped}
         before, self._lost = self._lost, lost
         from_ms, self._compared_ms = self._compared_ms, now_unix_ms
         if before is None:
             return []
         found = []
-        for name, count in lost.items():
-            missing = count - before.get(name, 0)
+        for reason, count in lost.items():
+            missing = count - before.get(reason, 0)
             if missing > 0:
-                reason = "dropped_by_agent" if name == "agent" else f"lost_in_kernel_{name}"
                 found.append(Gap(from_ms, now_unix_ms, reason, missing))
-        self._gaps.extend(found)
+                note(self._gaps, found[-1])
         return found
 
     def at(self, time_unix_ms: int, *, window_ms: int) -> Evidence:

@@ -17,8 +17,8 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
-    Identity,
     ListenEvent,
     OpenEvent,
     SeedEvent,
@@ -36,6 +36,7 @@ _RING_OF: dict[type, str] = {
     OpenEvent: "OPEN_EVENTS",
     ConnectEvent: "CONN_EVENTS",
     ListenEvent: "LISTEN_EVENTS",
+    FloodEvent: "FLOOD_EVENTS",
 }
 
 _encode = msgspec.json.Encoder().encode
@@ -187,7 +188,7 @@ class RecordedSensor(NoSensor):
         """Forget it."""
         self._sweep.pop(ring, None)
 
-    def ignore(self, identity: Identity) -> None:
+    def ignore(self, event: ExecEvent) -> None:
         """Nothing: what was ignored then is not in the file."""
 
     def close(self) -> None:

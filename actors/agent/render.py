@@ -13,9 +13,9 @@ import msgspec
 from actors.agent.messages import Response
 from actors.detection.alerts import Alert
 from actors.detection.events import ConnectEvent, ExecEvent
-from actors.detection.text import printable
+from actors.detection.text import printable, printable_lines
 
-_encode = msgspec.json.Encoder().encode
+_encoded = msgspec.json.Encoder().encode
 _COMMAND_MAX = 160
 
 _RESET = "\x1b[0m"
@@ -66,6 +66,14 @@ class _ConnectLine(msgspec.Struct, tag_field="type", tag="conn", gc=False):
     error: str | msgspec.UnsetType = msgspec.UNSET
 
 
+def _line(record: object) -> bytes:
+    """A line of JSON; what a terminal would obey or hide is escaped in it."""
+    raw = _encoded(record)
+    if raw.isascii() and b"\x7f" not in raw:
+        return raw + b"\n"
+    return printable_lines(raw.decode()).encode() + b"\n"
+
+
 def timestamp(time_ns: int, boot_unix_ns: int) -> str:
     """UTC time of a boot-clock moment, RFC 3339 with milliseconds."""
     secs, ns = divmod(time_ns + boot_unix_ns, 1_000_000_000)
@@ -114,7 +122,7 @@ def event_json(event: ExecEvent | ConnectEvent, ancestry: str, boot_unix_ns: int
         )
     if event.error:
         line.error = errno.errorcode.get(event.error, str(event.error))
-    return _encode(line) + b"\n"
+    return _line(line)
 
 
 def alert_json(alert: Alert, boot_unix_ns: int) -> bytes:
@@ -144,7 +152,7 @@ def alert_json(alert: Alert, boot_unix_ns: int) -> bytes:
         "references": alert.references,
         "count": alert.count,
     }
-    return _encode(record) + b"\n"
+    return _line(record)
 
 
 def response_json(response: Response, boot_unix_ns: int) -> bytes:
@@ -161,12 +169,12 @@ def response_json(response: Response, boot_unix_ns: int) -> bytes:
         "rule": response.rule,
         "start_ns": response.start_ns,
     }
-    return _encode(record) + b"\n"
+    return _line(record)
 
 
 def status_json(record: Mapping[str, Any]) -> bytes:
     """One line of JSON for a status record."""
-    return _encode({"kind": "status", **record}) + b"\n"
+    return _line({"kind": "status", **record})
 
 
 def event_pretty(event: ExecEvent | ConnectEvent, ancestry: str, boot_unix_ns: int) -> bytes:
@@ -224,7 +232,7 @@ def status_pretty(record: Mapping[str, Any]) -> bytes:
     probes = record.get("probes", {})
     parts = [
         f"{name} {counts['delivered']}/{counts['seen']}"
-        + (f" lost {counts['lost']}" if counts["lost"] else "")
+        + "".join(f" {word} {counts[word]}" for word in ("throttled", "lost") if counts.get(word))
         for name, counts in probes.items()
     ]
     return f"{_DIM}up {record['uptime_secs']:.0f} s · {' · '.join(parts)}{_RESET}\n".encode()

@@ -18,7 +18,7 @@ from actors.agent.enrich import Enricher
 from actors.agent.seeds import read_seeds
 from actors.agent.timer import Timer
 from actors.agent.witness import Witness
-from actors.detection.events import AnyEvent, ExitEvent, ForkEvent, Identity, OpenEvent, SeedEvent
+from actors.detection.events import AnyEvent, ExecEvent, ExitEvent, ForkEvent, OpenEvent, SeedEvent
 from bpf import decode
 from bpf.attach import Attached
 from bpf.control import Control, Counters
@@ -30,6 +30,8 @@ WITNESS = "WITNESS_EVENTS"
 RING_NAMES = (*(ring.map_name for ring in RINGS), WITNESS)
 WINDOW_MAX_BYTES = 2 << 20
 """How much of a ring one turn decodes: bounds the memory of a batch."""
+_URGENT = ("EXEC_EVENTS", "CONN_EVENTS", "CONN_MINOR")
+"""Rings whose records wake an agent that waits for them."""
 CROWDED_SECS = 0.001
 """Pause between two sweeps while sensitive files are opened all the time."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -94,8 +96,8 @@ class Sensor(Protocol):
             The rings that do not hold those positions, and are read from where they begin.
         """
 
-    def ignore(self, identity: Identity) -> None:
-        """Ask for no more opens and connects of a process."""
+    def ignore(self, event: ExecEvent) -> None:
+        """Ask for no more opens and connects of a process while it runs what it executed here."""
 
     def counters(self) -> dict[str, dict[str, int]]:
         """The probes' counters, by probe."""
@@ -148,7 +150,7 @@ class NoSensor:
         """Nothing."""
         return list(positions)
 
-    def ignore(self, identity: Identity) -> None:
+    def ignore(self, event: ExecEvent) -> None:
         """Nothing."""
 
     def counters(self) -> dict[str, dict[str, int]]:
@@ -180,6 +182,7 @@ class KernelSensor:
         self.taken_over = attached.taken_over
         self.start_gap = attached.gap
         self._hold = hold
+        self._enricher = enricher
         self.boot_id = BOOT_ID.read_text().strip()
         self.hostname = socket.gethostname()[:255]
         self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -192,6 +195,10 @@ class KernelSensor:
             "OPEN_EVENTS": (decode.decode_opens, OpenEvent),
             "CONN_EVENTS": (decode.decode_connects, enricher.connect_event),
             "LISTEN_EVENTS": (decode.decode_listens, enricher.listen_event),
+            "EXEC_MINOR": (decode.decode_execs, enricher.exec_event),
+            "OPEN_MINOR": (decode.decode_opens, OpenEvent),
+            "CONN_MINOR": (decode.decode_connects, enricher.connect_event),
+            "FLOOD_EVENTS": (decode.decode_floods, enricher.flood_event),
         }
         self._witness = witness or Witness(None)
         self._witness.learn_seeds(self._first_seeds)
@@ -249,8 +256,7 @@ class KernelSensor:
         return any(descriptor != timer for descriptor, _ in self._epoll.poll(0))
 
     def _has_urgent(self) -> bool:
-        rings = self._rings
-        return bool(rings["EXEC_EVENTS"].pending_bytes() or rings["CONN_EVENTS"].pending_bytes())
+        return any(self._rings[ring].pending_bytes() for ring in _URGENT)
 
     def snapshot(self) -> Mapping[str, int] | None:
         """Bytes that wait in each ring, and how many events the witness has ready."""
@@ -325,10 +331,12 @@ class KernelSensor:
             and (name not in self._rings or not self._rings[name].resume(position))
         ]
 
-    def ignore(self, identity: Identity) -> None:
-        """Put the process on the kernel's list, and on the witness's."""
-        self.control.ignore(*identity)
-        self._witness.ignore(identity)
+    def ignore(self, event: ExecEvent) -> None:
+        """Put the program on the kernel's list, and on the witness's."""
+        exec_id = self._enricher.exec_id(event)
+        if exec_id is not None:
+            self.control.ignore(*event.identity, exec_id)
+            self._witness.ignore(event)
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Summed over processors, read without a system call; the witness's beside them."""

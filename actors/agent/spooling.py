@@ -105,6 +105,8 @@ class Spooling:
             watching_since_unix_ms=publishing.watching_since_unix_ms,
         )
         self._failing = False
+        self._told = False
+        """A batch was spooled since the last heartbeat."""
         self._began = time.monotonic()
         self._add_seeds()
 
@@ -172,6 +174,7 @@ class Spooling:
                 self._dropped += len(events)
                 self._alerts_dropped += _new(alerts)
             self._alerts += _new(alerts)
+        self._told = self._told or spooled
         self._release()
 
     async def _spool(
@@ -256,8 +259,15 @@ class Spooling:
         )
 
     async def beat(self, record: dict[str, Any]) -> None:
-        """Publish a heartbeat; without a connection it goes nowhere, for the next one says more."""
+        """Publish a heartbeat; without a connection it goes nowhere, for the next one says more.
+
+        Where nothing was spooled since the last one, a batch without events is: the ledger knows
+        by it up to when an agent vouches for its counters.
+        """
         await trio.lowlevel.checkpoint()
+        if not self._told:  # its counters say that nothing has happened, and that the agent runs
+            await self.close(final=True)
+        self._told = False
         publishing = self._publishing
         sender = publishing.sender
         try:

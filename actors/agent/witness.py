@@ -101,8 +101,8 @@ class Witness:
             "OPEN_EVENTS": self._note_opens,
         }
         self._processes: dict[int, _Process] = {}
-        self._ended: deque[tuple[int, Identity]] = deque()
-        self._exempt: set[Identity] = set()
+        self._ended: deque[tuple[int, Sequence[ExitEvent]]] = deque()
+        self._exempt: dict[Identity, int] = {}
         self._paths = set() if marks is None else set(marks.files.values())
         self._folders = frozenset() if marks is None else frozenset(marks.folders.values())
         self._passed_over: set[bytes] = set()
@@ -147,8 +147,7 @@ class Witness:
                 processes[event.pid] = (event.start_ns, event.uid, event.comm, event.time_ns)
 
     def _note_exits(self, events: Sequence[ExitEvent]) -> None:
-        now_ns = self._looked_ns
-        self._ended += [(now_ns, event.identity) for event in events]
+        self._ended.append((self._looked_ns, events))
 
     def _note_opens(self, events: Sequence[OpenEvent]) -> None:
         paths, folders = self._paths, self._folders
@@ -158,10 +157,10 @@ class Witness:
                     times = self._opens.setdefault((event.pid, path), deque(maxlen=_OPENS_MAX))
                     times.append(event.time_ns)
 
-    def ignore(self, identity: Identity) -> None:
-        """The probes tell no more of this process, and neither do we."""
+    def ignore(self, event: ExecEvent) -> None:
+        """No opens of this process are delivered until its next exec, by the probes or by this."""
         if len(self._exempt) < _LEARNED_MAX:
-            self._exempt.add(identity)
+            self._exempt[event.identity] = event.time_ns
 
     # What the marks tell
 
@@ -237,7 +236,7 @@ class Witness:
                 break
             del self._waiting[key]
             process = self._processes.get(key[0], _UNKNOWN)
-            if (key[0], process[0]) in self._exempt:
+            if self._is_exempt((key[0], process[0]), look, exec_ns=process[3]):
                 self._count("filtered")
             elif self._is_told(key, look, exec_ns=process[3]):
                 self._count("suppressed")
@@ -245,6 +244,10 @@ class Witness:
                 self._count("delivered")
                 self._told[key] = look.at_ns
                 self._ready.append(_event(key, look, process))
+
+    def _is_exempt(self, identity: Identity, look: _Look, *, exec_ns: int) -> bool:
+        """Whether an ignored program opened it, and none that ran in the process before."""
+        return 0 < exec_ns < look.since_ns and self._exempt.get(identity) == exec_ns
 
     def _is_told(self, key: Key, look: _Look, *, exec_ns: int) -> bool:
         """Whether this open, or one shortly before by the same program, is told of already."""
@@ -268,10 +271,10 @@ class Witness:
         for key in [key for key, time_ns in self._told.items() if time_ns < oldest_ns]:
             del self._told[key]
         while self._ended and self._ended[0][0] < oldest_ns:
-            _, (pid, start_ns) = self._ended.popleft()
-            self._exempt.discard((pid, start_ns))
-            if self._processes.get(pid, _UNKNOWN)[0] == start_ns:
-                self._processes.pop(pid, None)
+            for event in self._ended.popleft()[1]:
+                self._exempt.pop(event.identity, None)
+                if self._processes.get(event.pid, _UNKNOWN)[0] == event.start_ns:
+                    self._processes.pop(event.pid, None)
 
     # What comes of it
 

@@ -8,6 +8,22 @@ from ipaddress import IPv6Address, ip_address
 _ADDRESS_MAX = 64
 
 
+_MAPPED = "::ffff:"
+
+
+def plain(address: str) -> str:
+    """Return an address as an IPv4 socket has it, where it is an IPv4 peer's in the form of IPv6.
+
+    The form is that of inet_ntop(3), ``::ffff:203.0.113.9``, as events have it.
+    """
+    return address[len(_MAPPED) :] if is_mapped(address) else address
+
+
+def is_mapped(address: str) -> bool:
+    """Whether it is an IPv4 address in the form of IPv6."""
+    return address.startswith(_MAPPED) and "." in address
+
+
 def is_external(address: str) -> bool:
     """Whether an IP address leads off this host.
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from string import Template
 
 import msgspec
 
+from actors.detection.addresses import plain
+from actors.detection.complaints import did_you_mean
+from actors.detection.conditions import RuleError
 from actors.detection.correlator import Chain
 from actors.detection.events import (
     ConnectEvent,
@@ -100,28 +104,36 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
         case ConnectEvent():
             if event.af == _UNIX:
                 return f"unix:{event.path}"
-            host = f"[{event.dest_ip}]" if ":" in event.dest_ip else event.dest_ip
+            address = plain(event.dest_ip)
+            host = f"[{address}]" if ":" in address else address
             return f"{host}:{event.dest_port}"
 
 
-def rule_detail(template: str, seen: Observation) -> str:
-    """Fill in a rule's sentence.
+def check_detail(template: str) -> None:
+    """Refuse a rule's sentence that asks for a word that is not there.
 
-    The words are ``program launcher target arguments note outcome claimed``. A word that
-    is not among them stays as it is. A rule without a sentence has that of its event.
+    Raises:
+        RuleError: Such a word.
+    """
+    for word in Template(template).get_identifiers():
+        if word not in _FACTS:
+            known = ", ".join(f"${each}" for each in _FACTS)
+            raise RuleError(
+                f"detail: there is no ${word}, only {known}{did_you_mean(word, _FACTS)};"
+                " a dollar sign itself is $$"
+            )
+
+
+def rule_detail(template: str, seen: Observation) -> str:
+    """Fill in a rule's sentence; its words are those of `docs/RULES.md`.
+
+    A word that is not among them stays as it is. A rule without a sentence has that of its event.
     """
     event = seen.event
     template = template or _SENTENCES[type(event)]
-    facts = {
-        "program": _called(seen.program),
-        "launcher": "an unknown program" if seen.launcher is None else _called(seen.launcher),
-        "target": _word(event_text(event)),
-        "note": seen.note,
-        "arguments": _word(" ".join(event.argv)) if isinstance(event, ExecEvent) else "",
-        "outcome": _outcome(event.error) if isinstance(event, ConnectEvent) else "",
-        "claimed": _word(event.claimed) if isinstance(event, ConnectEvent) else "",
-    }
-    told = Template(template).safe_substitute(facts)
+    made = Template(template)
+    facts = {word: _FACTS[word](seen) for word in made.get_identifiers() if word in _FACTS}
+    told = made.safe_substitute(facts)
     if isinstance(event, OpenEvent) and event.witness:
         told += f" {_WITNESSED}"
     return printable(told, limit=_MAX_DETAIL)
@@ -138,6 +150,16 @@ def _called(program: Program) -> str:
     return _word(program.key) or "an unnamed program"
 
 
+def _contact(seen: Observation, name: str) -> str:
+    return "" if seen.contact is None else _word(getattr(seen.contact, name))
+
+
+def _through(seen: Observation) -> str:
+    """Name the pass-through program between the initiator and the program, if there is one."""
+    launcher = seen.launcher
+    return "" if launcher is None or launcher is seen.initiator else f" through {_called(launcher)}"
+
+
 def _outcome(error: int) -> str:
     if error in _CONNECTED:
         return "connected to"
@@ -146,3 +168,38 @@ def _outcome(error: int) -> str:
 
 def _word(text: str) -> str:
     return printable(text, limit=_MAX_WORD)
+
+
+def _arguments(seen: Observation) -> str:
+    event = seen.event
+    return _word(" ".join(event.argv)) if isinstance(event, ExecEvent) else ""
+
+
+def _connected(seen: Observation) -> str:
+    event = seen.event
+    return _outcome(event.error) if isinstance(event, ConnectEvent) else ""
+
+
+def _claimed(seen: Observation) -> str:
+    event = seen.event
+    return _word(event.claimed) if isinstance(event, ConnectEvent) else ""
+
+
+def _called_if_known(program: Program | None) -> str:
+    return "an unknown program" if program is None else _called(program)
+
+
+_FACTS: dict[str, Callable[[Observation], str]] = {
+    "program": lambda seen: _called(seen.program),
+    "launcher": lambda seen: _called_if_known(seen.launcher),
+    "initiator": lambda seen: _called_if_known(seen.initiator),
+    "through": _through,
+    "peer": lambda seen: _contact(seen, "peer"),
+    "listens": lambda seen: _contact(seen, "listens"),
+    "target": lambda seen: _word(event_text(seen.event)),
+    "note": lambda seen: seen.note,
+    "arguments": _arguments,
+    "outcome": _connected,
+    "claimed": _claimed,
+}
+"""The words that a rule's sentence may have."""

@@ -18,9 +18,15 @@ NAMES = (
     "shell-outbound-connection",
     "first-network-caller",
     "obfuscated-command",
+    "shell-on-socket",
+    "shell-behind-connection",
+    "shell-of-listener",
+    "commands-from-outside",
     "reverse-shell",
     "credential-access-execution",
     "rapid-spawning",
+    "shell-relay",
+    "shell-loop",
 )
 
 

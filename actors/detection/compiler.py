@@ -15,6 +15,7 @@ import msgspec
 
 from actors.detection import predicates
 from actors.detection.aliases import with_aliases
+from actors.detection.anchors import anchor_of, selectivity
 from actors.detection.conditions import (
     AllOf,
     AnyOf,
@@ -33,14 +34,15 @@ from actors.detection.names import NameList
 from actors.detection.observation import Observation
 from actors.detection.paths import SensitivePaths
 from actors.detection.predicates import Predicate
+from actors.detection.purposes import Purposes
 from actors.detection.settings import FilterSettings
 from actors.detection.text import fold
 
 GateCheck: TypeAlias = Callable[[Any], bool]
 Check: TypeAlias = Callable[[Observation], bool]
 
-_LITERAL_MIN = 2
 _MADE_MAX = 65_536
+_O_DIRECTORY = 0o200000  # x86-64, as the kernel says it
 
 
 class Mixed(msgspec.Struct, frozen=True):
@@ -84,6 +86,7 @@ class Compiler:
         self._settings = settings
         self._paths: dict[str, SensitivePaths] = {}
         self._names: dict[str, NameList] = {}
+        self._purposes: dict[str, Purposes] = {}
         self._made: dict[tuple[EventType, Condition], Check] = {}
         self._gates: dict[tuple[EventType, Condition], GateCheck] = {}
         self.needs_command_lines = False
@@ -118,13 +121,13 @@ class Compiler:
             if about != "program":
                 late.append(term)
                 mixed = mixed or any(each.about == "program" for each in fields)
-            if anchor := _anchor(term, event):
+            if anchor := anchor_of(term, event):
                 anchors.append(anchor)
         return Compiled(
             gates=tuple(gates),
             program_checks=tuple(checks["program"]),
             late_checks=(*checks["event"], *checks["process"], *last),
-            literals=max(anchors, key=_selectivity, default=()),
+            literals=max(anchors, key=selectivity, default=()),
             mixed=self._parted(all_of(late), event) if mixed else None,
         )
 
@@ -140,7 +143,7 @@ class Compiler:
         if isinstance(left, bool):
             return Compiled((), (), (), ()) if left else None
         terms = left.of if isinstance(left, AllOf) else (left,)
-        anchors = filter(None, (_anchor(term, event) for term in terms))
+        anchors = filter(None, (anchor_of(term, event) for term in terms))
         return Compiled(
             gates=(),
             program_checks=(),
@@ -148,7 +151,7 @@ class Compiler:
                 self.check(term, event)
                 for term in sorted(terms, key=lambda each: _last(each, event))
             ),
-            literals=max(anchors, key=_selectivity, default=()),
+            literals=max(anchors, key=selectivity, default=()),
         )
 
     def _parted(self, condition: Condition, event: EventType) -> Mixed:
@@ -234,7 +237,7 @@ class Compiler:
             self.argv0_matters = True
         if test.op == "same_as":
             return self._same_as(test, found, event)
-        return self._about_value(test, found)
+        return self._about_value(test, found, event)
 
     def asks(self, event: EventType, name: str) -> Field | None:
         """Return a field, and take note of what engines must remember so that it has a value.
@@ -250,7 +253,9 @@ class Compiler:
                 self.needs_command_lines = True
         return found
 
-    def _about_value(self, test: Test, found: Field) -> Check:
+    def _about_value(self, test: Test, found: Field, event: EventType) -> Check:
+        if _depends_on_file(test, found, event):
+            return self._may_open(test, found)
         if found.gate or (found.kind == "file" and test.op == "listed"):
             holds = self._of_event(test, found)
             return lambda seen: holds(seen.event)
@@ -293,9 +298,10 @@ class Compiler:
                 return predicates.text_predicate(test)
             case "words":
                 return predicates.words_predicate(test)
-            case "program":
+            case "program" | "programs":
                 words = predicates.words_predicate(test)
-                return lambda program: words(program.names)
+                of_one: Predicate = lambda program: words(program.names)  # noqa: E731 - typed
+                return _of_some(of_one) if found.kind == "programs" else of_one
             case "number" | "port":
                 return predicates.number_predicate(test)
             case "flag":
@@ -310,19 +316,31 @@ class Compiler:
                 return self.names(name).trusts
             case "program", "listed":
                 return self.names(name).detects
+            case "programs", "trusted":
+                return _of_some(self.names(name).trusts)
             case "port", "listed":
                 ports = frozenset(self._list(name, int))
                 return lambda port: port in ports
         raise RuleError(f"{test.field}: {test.op!r} does not suit it")
 
+    def _may_open(self, test: Test, found: Field) -> Check:
+        """Whether a program is trusted with the very file that it opens."""
+        setting, get = str(test.values[0]), found.get
+        if setting not in self._purposes:
+            self._purposes[setting] = Purposes(self._list(setting, str))
+        trusts = self._purposes[setting].trusts
+        return lambda seen: isinstance(seen.event, OpenEvent) and trusts(get(seen), seen.event)
+
     def _opens_listed(self, setting: str) -> GateCheck:
-        """Whether an opened file is on a list, wherever it is mounted."""
+        """Whether an opened file is on a list, wherever it is mounted; folders are no files."""
         if setting not in self._paths:
             self._paths[setting] = SensitivePaths(self._list(setting, str))
         paths = self._paths[setting]
 
         def opens(event: OpenEvent) -> bool:
             if event.resolved:
+                if event.flags & _O_DIRECTORY:
+                    return False
                 matches = paths.matches
                 return matches(event.filename) or (event.origin != "" and matches(event.origin))
             return paths.matches_unresolved(event.filename)
@@ -360,8 +378,19 @@ def _fold(mixed: Mixed, seen: Observation) -> Condition | bool:
 
 
 def _fields(condition: Condition, event: EventType) -> list[Field]:
-    found = (field(event, name) for test in tests_of(condition) for name in _names(test))
-    return [each for each in found if each is not None]
+    return [
+        msgspec.structs.replace(found, about="process")
+        if _depends_on_file(test, found, event)
+        else found
+        for test in tests_of(condition)
+        for name in _names(test)
+        if (found := field(event, name)) is not None
+    ]
+
+
+def _depends_on_file(test: Test, found: Field, event: EventType) -> bool:
+    """Whether the answer is about the program and the file that it opens."""
+    return event == "open" and test.op == "trusted" and found.kind == "program"
 
 
 def _names(test: Test) -> tuple[str, ...]:
@@ -381,34 +410,6 @@ def _last(condition: Condition, event: EventType) -> bool:
 def _about(fields: list[Field]) -> About:
     kinds = {each.about for each in fields}
     return kinds.pop() if len(kinds) == 1 else "process" if kinds else "event"
-
-
-def _anchor(condition: Condition, event: EventType) -> tuple[str, ...]:
-    """Literals of which one is in the event's text if the condition holds; empty: unknown."""
-    match condition:
-        case Test():
-            found = field(event, condition.field)
-            if found is None or not found.searched:
-                return ()
-            pieces = predicates.literals(with_aliases(condition))
-            return pieces if all(len(each) >= _LITERAL_MIN for each in pieces) else ()
-        case AllOf():
-            return max((_anchor(each, event) for each in condition.of), key=_selectivity)
-        case AnyOf():
-            parts = [_anchor(each, event) for each in condition.of]
-            return tuple(each for part in parts for each in part) if all(parts) else ()
-        case Not():
-            return ()
-
-
-def every_literal(condition: Condition, event: EventType) -> set[str]:
-    """Return all literals that may be searched for when only a part of a condition is left."""
-    anchors = (_anchor(test, event) for test in tests_of(condition))
-    return {literal for anchor in anchors for literal in anchor}
-
-
-def _selectivity(literals: tuple[str, ...]) -> tuple[int, int]:
-    return (min(map(len, literals), default=0), -len(literals))
 
 
 def _of_observation(found: Field) -> Callable[[Observation], Any]:
@@ -434,6 +435,10 @@ def _on_folded(name: str, get: Callable[[Observation], str | None], predicate: P
         return value is not None and predicate(value)
 
     return check
+
+
+def _of_some(predicate: Predicate) -> Predicate:
+    return lambda subjects: any(map(predicate, subjects))
 
 
 def _guarded(get: Callable[[Any], Any], predicate: Predicate) -> Callable[[Any], bool]:

@@ -86,7 +86,8 @@ class Correlator:
         """Steps that need one before."""
         self._begun_ns: dict[Hit, int] = {}
         """When the latest of the partial matches began that a step was ever kept for."""
-        self._longest_ns = max(self._window_ns, default=0)
+        spans = zip(self._window_ns, sequences, strict=True)
+        self._longest_ns = max((span for span, each in spans if each.plain), default=0)
         self.windows: OrderedDict[Identity, Window] = OrderedDict()
         self.newest_ns = 0
 

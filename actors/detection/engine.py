@@ -48,6 +48,7 @@ from actors.detection.scoring import (
 from actors.detection.text import digest
 
 _INIT_PID = 1
+_UNIX = 1
 _NOTHING = ScoreSheet()
 _MAX_TEXT = 128
 _NO_PROGRAM = digest("")
@@ -106,6 +107,7 @@ class Engine:
         self.table = ProcessTable(
             max_processes=settings.max_processes,
             programs=rules.programs,
+            passes=rules.pass_through.trusts,
             keep_command_lines=rules.needs_command_lines,
         )
         self.host = HostState(hostname, self.table, Callers())
@@ -207,19 +209,22 @@ class Engine:
 
     def observe(self, event: ObservedEvent) -> Observation:
         """Take note of an event without judging it, and return it as rules see it."""
-        launcher = None
+        launcher = initiator = None
         if isinstance(event, ExecEvent) and not event.error:
-            launcher, process, program = self.table.exec(event)
+            launcher, initiator, process, program, contact = self.table.exec(event)
         elif isinstance(event, ExecEvent):
-            launcher = self.table.launcher(event)
+            launcher, initiator = self.table.launched_by(event)
             process = self.table.meet(event)
-            program = process.program
+            program, contact = process.program, process.contact
         else:
-            process = self.table.meet(event)
-            program = self.table.program_at(process, event)
+            meet = self.table.connect if isinstance(event, ConnectEvent) else self.table.meet
+            process = meet(event)  # type: ignore[arg-type] # by its kind
+            program, contact = self.table.program_at(process, event), process.contact
         parent = self.table.parent(process)
         parent_program = None if parent is None else parent.program
-        return Observation(event, process, program, self.host, launcher, parent_program)
+        return Observation(
+            event, process, program, self.host, launcher, initiator, contact, parent_program
+        )
 
     # One handler per type of event
 
@@ -239,7 +244,7 @@ class Engine:
     def _on_exec(self, event: ExecEvent, alerts: list[Alert]) -> None:
         if event.error:
             return
-        launcher, process, program = self.table.exec(event)
+        launcher, initiator, process, program, contact = self.table.exec(event)
         started_by = _NO_PROGRAM if launcher is None else launcher.digest
         rarity = self.rarity.count(started_by, program.digest)
         process.rarity = max(process.rarity, rarity)
@@ -248,17 +253,21 @@ class Engine:
         if passed:
             parent = self.table.parent(process) if plans.needs_parents else None
             parent_program = None if parent is None else parent.program
-            seen = Observation(event, process, program, self.host, launcher, parent_program)
+            seen = Observation(
+                event, process, program, self.host, launcher, initiator, contact, parent_program
+            )
             self._judge(plans.of(passed, seen), seen, alerts)
 
     def _on_open(self, event: OpenEvent, alerts: list[Alert]) -> None:
         self._observe(event, self._plans[1], alerts)
 
     def _on_connect(self, event: ConnectEvent, alerts: list[Alert]) -> None:
+        if event.af != _UNIX:
+            self.table.connect(event)
         self._observe(event, self._plans[2], alerts)
 
     def _on_listen(self, event: ListenEvent, _alerts: list[Alert]) -> None:
-        self.table.meet(event)
+        self.table.listen(event)
 
     def _on_flood(self, event: FloodEvent, _alerts: list[Alert]) -> None:
         self.table.meet(event)
@@ -276,7 +285,9 @@ class Engine:
         program = self.table.program_at(process, event)
         parent = self.table.parent(process) if plans.needs_parents else None
         parent_program = None if parent is None else parent.program
-        seen = Observation(event, process, program, self.host, None, parent_program)
+        seen = Observation(
+            event, process, program, self.host, None, None, process.contact, parent_program
+        )
         self._judge(plans.of(passed, seen, hits), seen, alerts)
 
     def _judge(self, plans: Iterable[Plan], seen: Observation, alerts: list[Alert]) -> None:

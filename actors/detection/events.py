@@ -138,9 +138,9 @@ class ExecEvent(Event, frozen=True, gc=False, tag="exec"):
     """The lineage as people read it, ``init=>sshd=>bash=>curl``; set when the event leaves the
     agent, for only there the process table is at hand."""
     stdio: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=3)] = ()
-    """What the descriptors 0, 1 and 2 are: ``socket:[N]``, ``pipe:[N]`` and ``fifo:[N]`` with the
-    inode's number, ``tty``, ``file``, ``null``, ``other``; empty for a closed one. Empty as a whole
-    where nothing is known."""
+    """What the descriptors 0, 1 and 2 are: ``socket:[N]``, ``unix:[N]`` (a socket of
+    this machine alone), ``pipe:[N]`` and ``fifo:[N]`` with the inode's number, ``tty``, ``file``,
+    ``null``, ``other``; empty for a closed one. Empty as a whole where nothing is known."""
 
 
 class ExitEvent(Event, frozen=True, gc=False, tag="exit"):

@@ -16,16 +16,17 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from actors.detection.addresses import is_external
+from actors.detection.addresses import is_external, is_mapped, plain
 from actors.detection.conditions import EventType, RuleError
 from actors.detection.events import ConnectEvent, ExecEvent, OpenEvent
 from actors.detection.obfuscation import find_obfuscation
 from actors.detection.observation import Observation
 from actors.detection.processes import Process
 from actors.detection.programs import Program
+from actors.detection.shells import reads_commands
 
-Kind: TypeAlias = Literal["text", "words", "number", "flag", "program", "file", "port"]
-"""How a value is compared: words are several texts, any of which may fit."""
+Kind: TypeAlias = Literal["text", "words", "number", "flag", "program", "programs", "file", "port"]
+"""How a value is compared: words and programs are several, any of which may fit."""
 About: TypeAlias = Literal["event", "program", "process"]
 
 _O_ACCMODE, _O_CREAT, _O_PATH = 3, 0o100, 0o10000000
@@ -80,7 +81,9 @@ def value_of(found: Field, seen: Observation) -> Any:
     value = found.get(seen.event if found.about == "event" else seen)
     if isinstance(value, Program):
         return value.key
-    return " ".join(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return " ".join(each.key if isinstance(each, Program) else each for each in value)
+    return value
 
 
 def searched_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
@@ -156,6 +159,26 @@ def _descriptor(event: ExecEvent, number: int) -> str | None:
     return event.stdio[number] or None if event.stdio else None
 
 
+def _on_network(event: ExecEvent) -> bool:
+    """Whether a standard descriptor is a socket of another family than unix."""
+    return any(each.startswith("socket:") for each in event.stdio)
+
+
+def _reads_commands(event: ExecEvent) -> bool:
+    return reads_commands(event.argv)
+
+
+def _contact(name: str) -> Callable[[Observation], str | None]:
+    def get(seen: Observation) -> str | None:
+        return None if seen.contact is None else getattr(seen.contact, name) or None
+
+    return get
+
+
+def _family(event: ConnectEvent) -> str | None:
+    return "ipv4" if is_mapped(event.dest_ip) else _FAMILIES.get(event.af)
+
+
 def _obfuscated(seen: Observation) -> bool:
     event = seen.event
     if not isinstance(event, ExecEvent):
@@ -182,6 +205,15 @@ def _launcher_exe(seen: Observation) -> str | None:
     return None if seen.launcher is None else seen.launcher.exe or None
 
 
+def _initiator(seen: Observation) -> Program | None:
+    return seen.initiator
+
+
+def _lineage(seen: Observation) -> tuple[Program, ...]:
+    ancestors = seen.host.table.ancestors(seen.process)
+    return (seen.program, *(each.program for each in ancestors))
+
+
 def _ancestry(seen: Observation) -> str:
     process: Process = seen.process
     return seen.host.table.ancestry(process.identity)
@@ -196,6 +228,7 @@ _COMMON: dict[str, Field] = {
     "pid": Field("number", lambda event: event.pid),
     "error": Field("number", lambda event: event.error, gate=True),
     "host": Field("text", lambda seen: seen.host.hostname or None, about="process"),
+    "lineage": Field("programs", _lineage, about="process"),
     "ancestry": Field("text", _ancestry, about="process"),
     "parent.exe": Field("text", _parent_exe, about="program"),
     "parent.comm": Field("text", _parent_comm, about="program"),
@@ -216,6 +249,17 @@ _EXEC: dict[str, Field] = {
     "system_exe": Field("flag", lambda event: event.system_exe, gate=True),
     "launcher": Field("program", _launcher, about="program"),
     "launcher.exe": Field("text", _launcher_exe, about="program"),
+    "initiator": Field("program", _initiator, about="program"),
+    "launcher.system_exe": Field(
+        "flag",
+        lambda seen: None if seen.launcher is None else seen.launcher.system_exe,
+        about="program",
+    ),
+    "launcher.script": Field("text", _contact("script"), about="process"),
+    "peer": Field("text", _contact("peer"), about="process"),
+    "listens": Field("text", _contact("listens"), about="process"),
+    "reads_commands": Field("flag", _reads_commands),
+    "on_network": Field("flag", _on_network, gate=True),
     "stdin": Field("text", lambda event: _descriptor(event, 0)),
     "stdout": Field("text", lambda event: _descriptor(event, 1)),
     "stderr": Field("text", lambda event: _descriptor(event, 2)),
@@ -239,11 +283,14 @@ _CONNECT: dict[str, Field] = {
     **_COMMON,
     "command_line": Field("text", _own_command_line, about="process"),
     "user": Field("text", lambda event: event.user or None),
-    "dest_ip": Field("text", lambda event: event.dest_ip or None, searched=True),
+    "dest_ip": Field("text", lambda event: plain(event.dest_ip) or None, searched=True),
+    "dest_ip.raw": Field("text", lambda event: event.dest_ip or None, searched=True),
     "dest_port": Field("port", lambda event: event.dest_port, gate=True),
-    "family": Field("text", lambda event: _FAMILIES.get(event.af), gate=True),
+    "family": Field("text", _family, gate=True),
     "claimed": Field("text", lambda event: event.claimed or None),
     "forged": Field("flag", lambda event: event.claimed != "", gate=True),
+    "stdin": Field("text", _contact("stdin"), about="process"),
+    "stdout": Field("text", _contact("stdout"), about="process"),
     "socket_path": Field("text", lambda event: event.path or None, searched=True),
     "external": Field(
         "flag", lambda event: event.af != 1 and is_external(event.dest_ip), gate=True

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from actors.detection.conditions import EventType
+from actors.detection.contacts import Contact
 from actors.detection.events import ConnectEvent, ExecEvent, OpenEvent
 from actors.detection.process_table import ProcessTable
 from actors.detection.processes import Process
@@ -63,6 +64,10 @@ class Observation(msgspec.Struct, gc=False):
     host: HostState
     launcher: Program | None = None
     """For an exec, the program that made it; None when nothing is known of it."""
+    initiator: Program | None = None
+    """For an exec, the launcher, or if that is a pass-through program who started it."""
+    contact: Contact | None = None
+    """For an exec, the connections and pipes of the process until then; for others, its own."""
     parent_program: Program | None = None
     """What the process that started it runs, where a rule asks for it."""
     note: str = ""

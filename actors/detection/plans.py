@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from actors.detection.compiler import Compiled, Compiler, GateCheck, every_literal
+from actors.detection.anchors import every_literal
+from actors.detection.compiler import Compiled, Compiler, GateCheck
 from actors.detection.conditions import EventType
 from actors.detection.events import ExecEvent
 from actors.detection.fields import searched_text
@@ -60,8 +61,8 @@ class _Entry(msgspec.Struct, frozen=True):
     """The same as bits."""
 
 
-_Key: TypeAlias = tuple[int, Program, Program | None, Program | None, str | None]
-"""The groups that passed; the programs: its own, its launcher's, its parent's; and argv[0]."""
+_Key: TypeAlias = tuple[int, Program, Program | None, Program | None, Program | None, str | None]
+"""The groups that passed; the programs: its own, launcher, initiator, its parent's; and argv[0]."""
 _NUMBER = attrgetter("number")
 
 
@@ -126,7 +127,7 @@ class Plans:
             argv0 = event.argv[0]
             if fold(argv0) not in self._compiler.argv0_names:
                 argv0 = argv0 if self._compiler.argv0_matters else ""  # like any other
-        key = (passed, seen.program, seen.launcher, seen.parent_program, argv0)
+        key = (passed, seen.program, seen.launcher, seen.initiator, seen.parent_program, argv0)
         entry = self._remembered.get(key)
         if entry is None:
             entry = self._learn(key, seen)

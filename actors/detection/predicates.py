@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeAlias
 
+from actors.detection.addresses import plain
 from actors.detection.conditions import Op, RuleError, Test, Value
 from actors.detection.regex_literals import regex_literals
 from actors.detection.text import fold
@@ -27,6 +28,7 @@ _ORDER: dict[Op, Callable[[Any, Any], bool]] = {
 _REGEX_BYTES_MAX = 8192
 _REGEX_STATES_MAX = 5000
 """RE2 may take as many steps for each character: with 178,000 it took seconds for one command."""
+_MAPPED_BITS = 96
 _ADDRESS_MAX = 64
 _REGEX_MEMORY_BYTES = 8 << 20
 
@@ -225,24 +227,30 @@ def _compile(pattern: str) -> Any:
 
 def _cidr(test: Test) -> Predicate:
     try:
-        networks = [ipaddress.ip_network(str(value), strict=False) for value in test.values]
+        networks = [_network(str(value)) for value in test.values]
     except ValueError as error:
         raise RuleError(f"{test.field}: {error}") from error
 
     def holds(text: str) -> bool:
         # What is longer is no address, and must not fill the cache.
-        addresses = _addresses(text) if len(text) <= _ADDRESS_MAX else ()
-        return any(address in network for address in addresses for network in networks)
+        address = _address(text) if len(text) <= _ADDRESS_MAX else None
+        return address is not None and any(address in network for network in networks)
 
     return holds
 
 
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """The network; that of IPv4, where it is one in the form of IPv6."""
+    found = ipaddress.ip_network(text, strict=False)
+    mapped = found.network_address.ipv4_mapped if isinstance(found, ipaddress.IPv6Network) else None
+    if mapped is None or found.prefixlen < _MAPPED_BITS:
+        return found
+    return ipaddress.IPv4Network((mapped, found.prefixlen - _MAPPED_BITS))
+
+
 @lru_cache(maxsize=4096)
-def _addresses(text: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
-    """The address that a text is, and the IPv4 address that it stands for; none if it is none."""
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        parsed = ipaddress.ip_address(text)
+        return ipaddress.ip_address(plain(text))
     except ValueError:
-        return ()
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return (parsed,) if mapped is None else (parsed, mapped)
+        return None

@@ -19,8 +19,9 @@ entry with what that event says; its name alone makes nobody trusted.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from actors.detection.contacts import Contact, connected, executed, listening
 from actors.detection.events import (
     ActingEvent,
     AnyEvent,
@@ -29,11 +30,14 @@ from actors.detection.events import (
     ExitEvent,
     ForkEvent,
     Identity,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
+from actors.detection.launches import Launch, Launchers
 from actors.detection.lineages import MAX_DEPTH, Lineages
-from actors.detection.processes import Process, ProcessState, TableState, TableStatistics
+from actors.detection.loaders import loaded_by, named_words
+from actors.detection.processes import Process, TableState, TableStatistics, restored, saved
 from actors.detection.programs import Program, Programs
 from actors.detection.text import memory_bytes
 
@@ -46,15 +50,24 @@ _MAX_TEXT_BYTES = 8 << 20
 
 
 class ProcessTable:
-    """The processes of one host, fed with its events."""
+    """The processes of one host, fed with its events.
 
-    def __init__(
+    Args:
+        max_processes: How many are remembered.
+        grace_secs: How long one that has ended is remembered.
+        programs: Shares equal programs between tables.
+        passes: Whether a program is a pass-through program: it runs what it is told to.
+        keep_command_lines: Whether rules ask for the command lines of processes.
+    """
+
+    def __init__(  # noqa: PLR0913 - settings, each with a default
         self,
         *,
         max_processes: int = 16_384,
         max_text_bytes: int = _MAX_TEXT_BYTES,
         grace_secs: float = 30.0,
         programs: Programs | None = None,
+        passes: Callable[[Program], bool] = lambda _program: False,
         keep_command_lines: bool = False,
     ) -> None:
         self._max_processes = max_processes
@@ -62,6 +75,7 @@ class ProcessTable:
         self._text_bytes = 0
         self._grace_ns = int(grace_secs * 1e9)
         self._programs = Programs() if programs is None else programs
+        self._launchers = Launchers(passes)
         self._keep_command_lines = keep_command_lines
         # Ordered by its own list: the first key of a plain dict that has lost many is far to seek.
         self._processes: OrderedDict[Identity, Process] = OrderedDict()
@@ -137,20 +151,7 @@ class ProcessTable:
     def state(self) -> TableState:
         """Return all it knows, for a snapshot."""
         numbers: dict[Program, int] = {}
-        processes = tuple(
-            ProcessState(
-                each.identity,
-                each.parent,
-                numbers.setdefault(each.program, len(numbers)),
-                each.uid,
-                each.exec_ns,
-                each.exit_ns,
-                each.rarity,
-                each.sheet,
-                each.command_line,
-            )
-            for each in self._processes.values()
-        )
+        processes = tuple(saved(each, numbers) for each in self._processes.values())
         return TableState(
             programs=tuple((p.comm, p.exe, p.filename, p.system_exe) for p in numbers),
             processes=processes,
@@ -181,18 +182,8 @@ class ProcessTable:
         ]
         known = self._processes
         for each in state.processes:
-            known[each.identity] = Process(
-                each.identity,
-                each.parent,
-                programs[each.program],
-                each.uid,
-                each.exec_ns,
-                each.exit_ns,
-                each.rarity,
-                each.sheet,
-                each.command_line,
-            )
-            self._text_bytes += _text_bytes(known[each.identity])
+            process = known[each.identity] = restored(each, programs)
+            self._text_bytes += process.text_bytes
             if each.parent is not None:
                 self._children[each.parent] = self._children.get(each.parent, 0) + 1
         self._by_pid = {identity[0]: known[identity] for identity in state.holders}
@@ -213,16 +204,18 @@ class ProcessTable:
 
     def seed(self, event: SeedEvent) -> Process:
         """Learn a process that was there before us; events already seen know better."""
-        programs = self._programs
-        program = programs.kept(
-            programs.get(event.comm, event.exe, event.exe, system=event.system_exe)
-        )
+        target = loaded_by(event.exe, event.argv)
+        exe = target or event.exe
+        system = event.system_exe and not target
+        program = self._programs.kept(self._programs.get(event.comm, exe, exe, system=system))
         parent = self._parent_of(event)
         process = self._processes.get(event.identity)
         if process is None:
             process = self._add(event, parent, program, event.uid)
         else:
             self._fill(process, parent, program, event.uid)
+        if process.initiator is None and not process.exec_ns:
+            self._blame(process, self._launchers.initiator(self.parent(process)))
         if self._keep_command_lines and not process.exec_ns:
             self._note_arguments(process, event.argv)
         return process
@@ -242,24 +235,22 @@ class ProcessTable:
             if forker is not None:
                 process.command_line = forker.command_line
                 self._text_bytes += memory_bytes(process.command_line)
+                self._blame(process, forker.initiator)
+                self._touch(process, forker.contact)
         else:
             self._fill(process, parent, program, event.uid)
         return process
 
-    def exec(self, event: ExecEvent) -> tuple[Program | None, Process, Program]:
-        """Learn what a process runs from now on; only for an exec that succeeded.
-
-        Returns:
-            The program that made the exec, None when it is not known; the process; and the program
-            that the exec names: if the event is late, the process runs something else by now.
-        """
+    def exec(self, event: ExecEvent) -> Launch:
+        """Learn what a process runs from now on; only for an exec that succeeded."""
         while self._text_bytes > self._max_text_bytes and self._processes:
             self._evict()
         program = self.program_of(event)
         kept = self._programs.kept(program)
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
-        launcher = self._launcher(event, process, parent)
+        launcher, initiator = self.launched_by(event)
+        contact = None if process is None else process.contact
         if process is None:
             self._unannounced += 1
             process = self._add(event, parent, kept, event.uid)
@@ -269,10 +260,26 @@ class ProcessTable:
             if process.exec_ns <= event.time_ns:
                 self._run(process, kept)
                 process.uid = event.uid
+        if process.exec_ns <= event.time_ns:
+            self._blame(process, initiator)
+            passes = self._launchers.passes(program)
+            self._touch(process, executed(contact, event, program, passes=passes))
         if self._keep_command_lines and process.exec_ns <= event.time_ns:
             self._note_arguments(process, event.argv)
         process.exec_ns = max(process.exec_ns, event.time_ns)
-        return launcher, process, program
+        return Launch(launcher, initiator, process, program, contact)
+
+    def connect(self, event: ConnectEvent) -> Process:
+        """Learn with whom a process is connected."""
+        process = self.meet(event)
+        self._touch(process, connected(process.contact, event))
+        return process
+
+    def listen(self, event: ListenEvent) -> Process:
+        """Learn where a process listens."""
+        process = self.meet(event)
+        self._touch(process, listening(process.contact, event))
+        return process
 
     def exit(self, event: ExitEvent) -> Process:
         """Note the end of a process; what it was stays known for a while."""
@@ -286,7 +293,8 @@ class ProcessTable:
 
     def program_of(self, event: ExecEvent) -> Program:
         """Return the program an exec names; for a late event the process may have moved on."""
-        return self._programs.get(event.comm, event.exe, event.filename, system=event.system_exe)
+        exe, filename, system = named_words(event)
+        return self._programs.get(event.comm, exe, filename, system=system)
 
     def meet(self, event: ActingEvent) -> Process:
         """Return the process that did something; met for the first time, it is only a name."""
@@ -306,29 +314,12 @@ class ProcessTable:
             return process.program
         return self._programs.get(event.comm)
 
-    def launcher(self, event: ExecEvent) -> Program | None:
-        """Return the program that tried an exec, None when it is not known.
-
-        It is what the process runs until then: what it exec'd before, or else its parent's program,
-        inherited at the fork.
-        """
+    def launched_by(self, event: ExecEvent) -> tuple[Program | None, Program | None]:
+        """Return the launcher and the initiator of an exec, as `Launchers` tells them."""
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
-        return self._launcher(event, process, parent)
-
-    def _launcher(
-        self, event: ExecEvent, process: Process | None, parent: Identity | None
-    ) -> Program | None:
-        if process is not None:
-            if process.exec_ns > event.time_ns:
-                return None
-            if process.program.exe:
-                return process.program
         forker = None if parent is None else self._processes.get(parent)
-        # What the parent started after the fork was not inherited.
-        if forker is not None and forker.exec_ns <= event.start_ns:
-            return forker.program
-        return None if process is None or not process.program.comm else process.program
+        return self._launchers.of(event, process, forker)
 
     # Entries
 
@@ -337,6 +328,19 @@ class ProcessTable:
         self._text_bytes += program.text_bytes - process.program.text_bytes
         process.program = program
         self._lineages.changed(process.identity)
+
+    def _blame(self, process: Process, initiator: Program | None) -> None:
+        """Note who is responsible for what a process runs."""
+        before = process.text_bytes
+        process.initiator = initiator
+        self._text_bytes += process.text_bytes - before
+
+    def _touch(self, process: Process, contact: Contact | None) -> None:
+        """Note what a process has in common with others."""
+        if contact is not process.contact:
+            before = process.text_bytes
+            process.contact = contact
+            self._text_bytes += process.text_bytes - before
 
     def _note_arguments(self, process: Process, argv: tuple[str, ...]) -> None:
         before = memory_bytes(process.command_line)
@@ -467,7 +471,7 @@ class ProcessTable:
         while forgotten is not None:
             identity = forgotten.identity
             del self._processes[identity]
-            self._text_bytes -= _text_bytes(forgotten)
+            self._text_bytes -= forgotten.text_bytes
             self._lineages.changed(identity)
             self._kept_for_children.pop(identity, None)
             if self._by_pid.get(identity[0]) is forgotten:
@@ -487,7 +491,3 @@ class ProcessTable:
         if unneeded is not None:
             self._expired += 1
         return unneeded
-
-
-def _text_bytes(process: Process) -> int:
-    return process.program.text_bytes + memory_bytes(process.command_line)

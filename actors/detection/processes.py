@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from actors.detection.contacts import Contact
 from actors.detection.events import Identity
 from actors.detection.programs import Program
 from actors.detection.scoring import ScoreSheet
+from actors.detection.text import memory_bytes
 
 
 class Process(msgspec.Struct, eq=False, gc=False):
@@ -28,11 +32,23 @@ class Process(msgspec.Struct, eq=False, gc=False):
     """Rules seen on it."""
     command_line: str = ""
     """Its arguments as one line, cut; empty when unknown, or where no rule asks for them."""
+    initiator: Program | None = None
+    """Who started the program it runs; if that is a pass-through program, who started that one."""
+    contact: Contact | None = None
+    """Its connections and pipes; None where there are none."""
 
     @property
     def alive(self) -> bool:
         """Whether its exit was not seen yet."""
         return not self.exit_ns
+
+    @property
+    def text_bytes(self) -> int:
+        """At most how many bytes its words take, though it may share them with others."""
+        words = self.program.text_bytes + memory_bytes(self.command_line)
+        if self.initiator is not None:
+            words += self.initiator.text_bytes
+        return words if self.contact is None else words + self.contact.text_bytes
 
 
 class ProcessState(msgspec.Struct, frozen=True, array_like=True):
@@ -48,6 +64,44 @@ class ProcessState(msgspec.Struct, frozen=True, array_like=True):
     rarity: int
     sheet: ScoreSheet | None
     command_line: str
+    initiator: int | None = None
+    """Which of the programs; None when unknown."""
+    contact: Contact | None = None
+
+
+def saved(process: Process, numbers: dict[Program, int]) -> ProcessState:
+    """Return a process as a snapshot has it; its programs are added to those that are numbered."""
+    initiator = process.initiator
+    return ProcessState(
+        process.identity,
+        process.parent,
+        numbers.setdefault(process.program, len(numbers)),
+        process.uid,
+        process.exec_ns,
+        process.exit_ns,
+        process.rarity,
+        process.sheet,
+        process.command_line,
+        None if initiator is None else numbers.setdefault(initiator, len(numbers)),
+        process.contact,
+    )
+
+
+def restored(state: ProcessState, programs: Sequence[Program]) -> Process:
+    """Return the process that a snapshot has."""
+    return Process(
+        state.identity,
+        state.parent,
+        programs[state.program],
+        state.uid,
+        state.exec_ns,
+        state.exit_ns,
+        state.rarity,
+        state.sheet,
+        state.command_line,
+        None if state.initiator is None else programs[state.initiator],
+        state.contact,
+    )
 
 
 class TableState(msgspec.Struct, frozen=True):

@@ -15,7 +15,9 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
+from actors.detection.alerts import check_detail
 from actors.detection.compiler import Compiler
+from actors.detection.complaints import complaint
 from actors.detection.condition_text import parse_condition
 from actors.detection.conditions import (
     VALUES_MAX,
@@ -50,7 +52,9 @@ from actors.detection.text import fold
 
 SIZE_MAX_BYTES = 1 << 20
 _TESTS_MAX = 200
-_MANY_VALUED = ("argv", "program", "launcher", "access")
+_EXECUTABLES = ("exe", "parent.exe", "launcher.exe")
+_WHOLE_PATHS = ("equals", "startswith", "glob")
+_MANY_VALUED = ("argv", "program", "launcher", "initiator", "lineage", "access")
 _FILTERS = FilterSettings(correlator_max_events=10_000)
 """Whose lists are there whatever is in them; how long a sequence may be is told later."""
 _DEEP_KEY = re.compile(r"(?<![\w\"'.-])(?:[\w\"'-]++[ \t]*+\.[ \t]*+){64}")
@@ -202,12 +206,8 @@ def parse_toml(
     except RecursionError as error:
         raise RuleFileError(path, 0, "is nested too deeply") from error
     except msgspec.ValidationError as error:
-        message, _, where_text = str(error).partition(" - at `$")
-        keys = re.findall(r"[A-Za-z_]+", where_text)
-        unknown = re.search(r"unknown field `([^`]+)`", message)
-        line = _line_of(text, [*keys, unknown[1]] if unknown else keys)
-        key = where_text.strip("`").lstrip(".")
-        raise RuleFileError(path, line, f"{key}: {message}" if key else message) from error
+        keys, reason = complaint(error, model)
+        raise RuleFileError(path, _line_of(text, keys), reason) from error
     except RuleError as error:
         key = str(error).partition(": ")[0]
         name = key.partition("|")[0]
@@ -276,6 +276,7 @@ def _rule(file: _File) -> AnyRule:
         raise RuleError("event: say which event the rule is about: exec, open or connect")
     if file.steps:
         raise RuleError("steps: belong to a sequence; write [sequence]")
+    check_detail(file.detail)
     when = _condition(file.condition, file.selections)
     return Rule(**described, matches=(Match(file.event, when),), detail=file.detail)
 
@@ -363,9 +364,21 @@ def _test(key: str, values: _Values) -> Condition:
         raise RuleError(f"{key}: cannot use {wrong!r}; modifiers are {known}")
     op: Op = _OPS[ops[0]] if ops else "equals"
     cased = "cased" in modifiers
+    if name in _EXECUTABLES and op in _WHOLE_PATHS:
+        _refuse_bare_names(key, many)
     if "all" in modifiers:
         return AllOf(tuple(Test(name, op, (each,), cased) for each in many))
     return Test(name, op, many, cased)
+
+
+def _refuse_bare_names(key: str, values: tuple[Value, ...]) -> None:
+    for value in values:
+        if isinstance(value, str) and value and value[0] not in "/*?[":
+            name = key.partition("|")[0]
+            raise RuleError(
+                f"{key}: {value!r} is no path, and executables are known by theirs;"
+                f' write "{name}|endswith" = "/{value}"'
+            )
 
 
 def _refuse_impossible(condition: Condition) -> None:

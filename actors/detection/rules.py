@@ -107,5 +107,16 @@ class Sequence(Described, frozen=True, kw_only=True, tag="sequence", omit_defaul
     until: tuple[Match, ...] = ()
     """An event that ends whatever was begun."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether the correlator follows it: in order or counted, in one lineage, nothing else."""
+        return (
+            self.scope == "lineage"
+            and self.ordered
+            and not self.until
+            and not self.distinct
+            and not any(step.by for step in self.steps)
+        )
+
 
 AnyRule: TypeAlias = Rule | Sequence

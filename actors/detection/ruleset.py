@@ -41,7 +41,7 @@ class RuleSet:
         self.rules = tuple(each for each in everything if isinstance(each, Rule))
         self.sequences = tuple(each for each in everything if isinstance(each, Sequence))
         self.grouped = frozenset(
-            index for index, each in enumerate(self.sequences) if not _is_plain(each)
+            index for index, each in enumerate(self.sequences) if not each.plain
         )
         """The sequences that `groups.py` follows."""
         self.programs = Programs()
@@ -50,6 +50,7 @@ class RuleSet:
             _check_sequence(sequence, most=settings.correlator_max_events)
             self._note_shared(sequence)
         self.ignored = self._compiler.names("ignored_comms")
+        self.pass_through = self._compiler.names("pass_through")
         self.launchers = self._compiler.names("safe_shell_launchers")
         self.plans: dict[EventType, Plans] = {}
         for event in EVENT_TYPES:
@@ -124,17 +125,6 @@ class RuleSet:
                     self._compiler.asks(match.event, name)
 
 
-def _is_plain(sequence: Sequence) -> bool:
-    """Whether the correlator follows it: in order or counted, in one lineage, and nothing else."""
-    return (
-        sequence.scope == "lineage"
-        and sequence.ordered
-        and not sequence.until
-        and not sequence.distinct
-        and not any(step.by for step in sequence.steps)
-    )
-
-
 def _with(when: Condition, unless: list[Not]) -> Condition:
     return all_of([when, *unless]) if unless else when
 
@@ -154,7 +144,7 @@ def _check_sequence(sequence: Sequence, *, most: int) -> None:
         raise RuleError(f"{name}: one event is no sequence; write a rule")
     if sequence.count > 1 and len(steps) > 1:
         raise RuleError(f"{name}: only a sequence of one step can be counted")
-    most = most if _is_plain(sequence) else EVENTS_MAX
+    most = most if sequence.plain else EVENTS_MAX
     if max(sequence.count, len(steps)) > most:
         raise RuleError(f"{name}: needs more than {most} events remembered")
     if sequence.distinct and len(steps) > 1:

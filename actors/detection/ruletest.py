@@ -22,6 +22,7 @@ from actors.detection.events import (
     ExitEvent,
     ForkEvent,
     Identity,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -117,10 +118,11 @@ class _Host:
             "exec": self._exec,
             "open": self._open,
             "connect": self._connect,
+            "listen": self._listen,
             "exit": self._exit,
         }
         if kind not in make:
-            raise RuleError(f"type {kind!r}: an event is of type exec, open, connect or exit")
+            raise RuleError(f"type {kind!r}: an event is of type {', '.join(make)}")
         name, parent = snippet.pop("process", "process"), snippet.pop("parent", "init")
         identity = self._process(str(name), str(parent))
         self.now_ns += _EVENT_NS
@@ -164,6 +166,7 @@ class _Host:
             "cwd": "/",
             "user": "root",
             "error": 0,
+            "stdio": (),
         }
         event = _made(ExecEvent, stamp, values, given)
         if isinstance(event, ExecEvent) and not event.error:
@@ -202,6 +205,19 @@ class _Host:
             "socket": 0,
         }
         return _made(ConnectEvent, stamp, values, given)
+
+    def _listen(self, identity: Identity, stamp: dict[str, Any], given: dict[str, Any]) -> AnyEvent:
+        address = str(given.get("ip", "0.0.0.0"))  # noqa: S104 - nothing is bound here
+        values = {
+            "uid": 0,
+            "user": "root",
+            "comm": self._comms[identity],
+            "af": 10 if ":" in address else 2,
+            "ip": address,
+            "port": 8080,
+            "socket": 0,
+        }
+        return _made(ListenEvent, stamp, values, given)
 
     def _exit(self, _identity: Identity, stamp: dict[str, Any], given: dict[str, Any]) -> AnyEvent:
         return _made(ExitEvent, stamp, {"exit_code": 0, "signal": 0}, given)

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from actors.detection.names import split_purpose
+
 
 def _without_control_characters(entry: str) -> str:
     if not entry.isprintable():
@@ -23,11 +25,19 @@ def _not_the_root(entry: str) -> str:
     return entry
 
 
-Name = Annotated[
+def _without_files(entry: str) -> str:
+    if split_purpose(entry)[1]:
+        raise ValueError("names files, which only safe_file_readers and safe_file_writers can")
+    return entry
+
+
+Text = Annotated[
     str, Field(min_length=1, max_length=255), AfterValidator(_without_control_characters)
 ]
+Name = Annotated[Text, AfterValidator(_without_files)]
 Names = Annotated[tuple[Name, ...], Field(max_length=1000, strict=False)]
-FilePath = Annotated[Name, AfterValidator(_not_the_root)]
+NamesWithFiles = Annotated[tuple[Text, ...], Field(max_length=1000, strict=False)]
+FilePath = Annotated[Text, AfterValidator(_not_the_root)]
 FilePaths = Annotated[tuple[FilePath, ...], Field(max_length=1000, strict=False)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Ports = Annotated[tuple[Port, ...], Field(max_length=1000, strict=False)]
@@ -47,16 +57,28 @@ class FilterSettings(BaseModel):
         ),
         description="Trusts: may start a shell; also ends a lineage for sequences.",
     )
+    pass_through: Names = Field(
+        default=(
+            *("env", "find", "xargs", "timeout", "nohup", "setsid", "nice", "ionice", "stdbuf"),
+            *("flock", "script", "busybox"),
+        ),
+        description="Trusts: runs what it is told to, so whoever started it counts as launcher.",
+    )
     ignored_comms: Names = Field(
         default=("cpuUsage.sh",),
         description="Trusts: raises no alert; the kernel delivers no opens and connections of it.",
     )
-    safe_file_readers: Names = Field(
+    safe_file_readers: NamesWithFiles = Field(
         default=(
             *("sshd", "sudo", "passwd", "shadow", "pam", "bash", "zsh", "sh"),
             *("code", "vim", "nvim", "nano"),
         ),
-        description="Trusts: may read sensitive files.",
+        description="Trusts: may read sensitive files; `passwd,chage:/etc/shadow` only these.",
+    )
+    safe_file_writers: NamesWithFiles = Field(
+        default=(),
+        description="Trusts: may write guarded files, written as in safe_file_readers; "
+        "what a program without files starts may, too.",
     )
     shell_names: Names = Field(
         default=_SHELLS,

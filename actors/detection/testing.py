@@ -18,6 +18,7 @@ from actors.detection.events import (
     ExitEvent,
     ForkEvent,
     Identity,
+    ListenEvent,
     OpenEvent,
     SeedEvent,
 )
@@ -93,7 +94,7 @@ class Host:
         )
         return identity
 
-    def exec(
+    def exec(  # noqa: PLR0913 - what an execution can have
         self,
         identity: Identity,
         exe: str,
@@ -101,6 +102,8 @@ class Host:
         system: bool = True,
         filename: str = "",
         error: int = 0,
+        stdio: tuple[str, ...] = (),
+        cwd: str = "/",
     ) -> list[Alert]:
         """Exec a program with these arguments (without argv[0])."""
         filename = filename or exe
@@ -121,18 +124,19 @@ class Host:
                 system_exe=system,
                 argv=(filename, *arguments),
                 argv_cut=False,
-                cwd="/",
+                cwd=cwd,
                 user="root",
                 error=error,
+                stdio=stdio,
             )
         )
 
     def run(
-        self, parent: Identity, exe: str, *arguments: str, system: bool = True, filename: str = ""
+        self, parent: Identity, exe: str, *arguments: str, system: bool = True, **how: Any
     ) -> tuple[Identity, list[Alert]]:
         """Fork and exec; return the child and the alerts of its exec."""
         child = self.fork(parent)
-        return child, self.exec(child, exe, *arguments, system=system, filename=filename)
+        return child, self.exec(child, exe, *arguments, system=system, **how)
 
     def open(
         self,
@@ -179,6 +183,20 @@ class Host:
                 path="" if dest_ip else "/run/bus",
                 error=error,
                 claimed=claimed,
+            )
+        )
+
+    def listen(self, identity: Identity, ip: str = "0.0.0.0", port: int = 8080) -> list[Alert]:  # noqa: S104
+        """Begin to listen at an address."""
+        return self.emit(
+            ListenEvent(
+                **self._stamp(identity),
+                uid=0,
+                user="root",
+                comm=self._comms.get(identity, ""),
+                af=10 if ":" in ip else 2,
+                ip=ip,
+                port=port,
             )
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 _DIGEST_BYTES = 16
 KEPT_MAX = 256
@@ -56,6 +57,18 @@ def printable(text: str, *, limit: int = 512) -> str:
         return text
     escaped = "".join(char if char.isprintable() else _escape(char) for char in text[: limit + 1])
     return escaped if len(escaped) <= limit else f"{escaped[: limit - 1]}…"
+
+
+def printable_lines(text: str) -> str:
+    """Return what a program prints, lines or JSON, with every character that could deceive escaped.
+
+    Line feeds and tabs stay. The escapes are JSON's, so JSON stays what it was.
+    """
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else json.dumps(char)[1:-1] for char in text
+    )
 
 
 def _escape(char: str) -> str:

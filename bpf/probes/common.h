@@ -48,7 +48,7 @@ struct control {
   u64 names[NAME_WORDS];        /* Bloom filter over component names of sensitive files */
   u64 agent_start;              /* when the agent started, in ticks: its pid may outlive it */
   u64 waiting;                  /* executions and connections must wake the agent */
-  u64 ignored[IGNORED_SLOTS];   /* processes whose opens and connects nobody wants, by pid */
+  u64 ignored[IGNORED_SLOTS];   /* programs in processes whose opens and connects nobody wants, by pid */
 };
 BPF_F_TABLE("array", u32, struct control, CONTROL, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct counters, COUNTERS, CPU_COUNT * PROBE_COUNT, BPF_F_MMAPABLE);
@@ -90,10 +90,16 @@ static __always_inline bool is_agent(struct control *ctl, u32 pid, void *task) {
   return pid == ctl->agent_tgid && start_of_current(task) / TICK_NS == ctl->agent_start;
 }
 
-/* The slot is empty but for the few processes on the list: only then is the start time needed. */
+/* The slot is empty but for the few processes on the list: only then is the rest needed. The number of the
+ * program within the process ends it with the next exec, whenever the agent asked (bpf/control.py has the
+ * twin). */
 static __always_inline bool is_ignored(struct control *ctl, u32 pid, void *task) {
   u64 slot = ctl->ignored[pid & (IGNORED_SLOTS - 1)];
-  return slot && slot == ((start_of_current(task) / TICK_NS) << 22 | pid);
+  if (!slot)
+    return false;
+  u64 program = LOAD32(task, OFF_task_struct_self_exec_id);
+  u64 process = (start_of_current(task) / TICK_NS) << 22 | pid;
+  return slot == (process ^ program * 0x9E3779B97F4A7C15ULL);
 }
 
 /* Hash of a path component: its length and first eight bytes (bpf/control.py has the twin). A

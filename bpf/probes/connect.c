@@ -14,6 +14,10 @@
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 BPF_RINGBUF_OUTPUT(CONN_EVENTS, CONN_EVENTS_PAGES);
+/* Calls that failed, and whatever is not TCP: datagrams have no other side to ask, and for a unix socket
+ * the caller may be both. */
+BPF_RINGBUF_OUTPUT(CONN_MINOR, CONN_MINOR_PAGES);
+#define CONN_BYTE_NS BYTE_NS(CONN_EVENTS_BYTES / 2)
 
 /* Where a connection goes to. Of a unix socket: a hash of the path that the caller's memory holds, or the
  * address of the socket at the other end. */
@@ -147,18 +151,45 @@ static __always_inline void set_claim(struct connect_record *record, struct dest
   __builtin_memcpy(record->claimed_address, claimed->address, sizeof(record->claimed_address));
 }
 
-static __always_inline int submit_connect(struct control *ctl, struct counters *cnt,
-                                          struct connect_record *record) {
+static __always_inline struct caller connect_caller(void *task, bool minor, int error) {
+  u64 leader = LOAD64(task, OFF_task_struct_group_leader);
+  struct caller caller = caller_is(leader, PROBE_CONNECT, minor ? MINOR_BYTE_NS : CONN_BYTE_NS);
+  caller.minor = minor;
+  caller.failed = error != 0;
+  return caller;
+}
+
+/* Whether buckets have a say in what becomes of a call. */
+static __always_inline bool is_counted(bool minor) {
+  return minor || IS_CROWDED(CONN_EVENTS);
+}
+
+static __always_inline bool is_connect_throttled(struct counters *cnt, void *task, bool minor, int error) {
+  if (!is_counted(minor))
+    return false;
+  struct caller caller = connect_caller(task, minor, error);
+  return is_throttled(&caller, cnt);
+}
+
+static __always_inline int submit_connect(struct control *ctl, struct counters *cnt, void *task,
+                                          struct connect_record *record, bool minor) {
   u32 bytes = sizeof(*record);
   if (record->claimed_bytes)
     bytes += 2 * UNIX_ADDRESS_BYTES;
   else if (record->path_bytes)
     bytes += UNIX_ADDRESS_BYTES;
   u64 wake = wake_up(cnt, ctl->waiting && record->family != AF_UNIX);
-  if (CONN_EVENTS.ringbuf_output(record, bytes, wake))
-    COUNT(cnt->lost);
+  long full;
+  if (minor)
+    full = CONN_MINOR.ringbuf_output(record, bytes, wake);
   else
+    full = CONN_EVENTS.ringbuf_output(record, bytes, wake);
+  if (!full)
     COUNT(cnt->delivered);
+  if (full || is_counted(minor)) {
+    struct caller caller = connect_caller(task, minor, record->error);
+    settle(&caller, cnt, bytes, full);
+  }
   return 0;
 }
 
@@ -208,12 +239,14 @@ static __always_inline int on_syn_sent(u64 sk) {
     COUNT(cnt->filtered);
     return 0;
   }
+  if (is_connect_throttled(cnt, task, false, 0))
+    return 0;
   struct connect_record *record = &scratch->record;
   begin_connect(record, task, tgid);
   set_destination(record, &to);
   record->error = 0; /* how it ends is not known yet */
   record->socket = number;
-  return submit_connect(ctl, cnt, record);
+  return submit_connect(ctl, cnt, task, record, false);
 }
 
 /* The path that the other end of a unix connection was bound to. A relative one says less than the
@@ -271,16 +304,19 @@ TRACEPOINT_PROBE(syscalls, sys_exit_connect) {
     COUNT(cnt->filtered);
     return 0;
   }
-  struct connect_record *record = &scratch->record;
-  struct destination caller, now = {};
-  u32 size = caller_says(&caller, scratch->address, regs);
-  u64 sk = socket_at(task, regs, &number);
   int error = args->ret < 0 ? -args->ret : 0;
   if (error == EINPROGRESS)
     error = 0;
   bool done = !error;
   if (error == ERESTARTSYS) /* a signal; TCP goes on connecting */
     error = call.kernel.port ? 0 : EINTR;
+  bool minor = error || !call.kernel.port;
+  if (is_connect_throttled(cnt, task, minor, error))
+    return 0;
+  struct connect_record *record = &scratch->record;
+  struct destination caller, now = {};
+  u32 size = caller_says(&caller, scratch->address, regs);
+  u64 sk = socket_at(task, regs, &number);
   if (sk)
     peer_of(&now, sk);
   struct destination to = error ? call.kernel : connected_to(&call, sk, &now);
@@ -314,5 +350,5 @@ TRACEPOINT_PROBE(syscalls, sys_exit_connect) {
   } else if (by_kernel && known && done && now.port && sk != call.sk && differ(&now, &to)) {
     set_claim(record, &now);
   }
-  return submit_connect(ctl, cnt, record);
+  return submit_connect(ctl, cnt, task, record, minor);
 }

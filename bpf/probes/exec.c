@@ -4,13 +4,17 @@
  * attempts that failed, with their errno. A sys_enter probe would see what user memory holds before
  * the kernel has paged it in, or what another thread is about to rewrite. */
 BPF_RINGBUF_OUTPUT(EXEC_EVENTS, EXEC_EVENTS_PAGES);
+BPF_RINGBUF_OUTPUT(EXEC_MINOR, EXEC_MINOR_PAGES); /* attempts that failed */
+#define EXEC_BYTE_NS BYTE_NS(EXEC_EVENTS_BYTES / 2)
 
 #define EXEC_PATHS_MASK 0x3fff  /* fixed part, file name, executable, cwd: 128 + 3 * 4096 */
 #define TYPE_FIFO 1
 #define TYPE_CHARACTER 2
+#define TYPE_SOCKET 12
+#define FAMILY_UNIX 1
 #define PIPEFS_MAGIC 0x50495045
 #define EXEC_MASK 0x7fff        /* all that and the arguments, with room to spare */
-struct exec_scratch { struct path_buffer path; u8 bytes[EXEC_MASK + 1]; };
+struct exec_scratch { volatile u32 crowded; struct path_buffer path; u8 bytes[EXEC_MASK + 1]; };
 BPF_ARRAY(EXEC_SCRATCH, struct exec_scratch, CPU_COUNT); /* a per-CPU value ends at 32 KiB */
 
 static __always_inline u32 mount_marks(void *task) {
@@ -45,6 +49,15 @@ static __always_inline void exec_process(struct exec_record *record, void *task)
   bpf_get_current_comm(record->comm, sizeof(record->comm));
 }
 
+static __always_inline bool is_unix_socket(u64 file) {
+  u64 socket = 0, sk = 0;
+  u16 family = 0;
+  READ(socket, file + OFF_file_private_data);
+  READ(sk, socket + OFF_socket_sk);
+  READ(family, sk + OFF_sock_common_skc_family);
+  return family == FAMILY_UNIX;
+}
+
 /* What a descriptor is: the type of its file in the upper four bits, as in i_mode, and below the device
  * of a character device and the inode number of everything else (bpf/decode.py: `descriptor`). */
 static __always_inline u64 descriptor(u64 files, u32 fd) {
@@ -64,9 +77,21 @@ static __always_inline u64 descriptor(u64 files, u32 fd) {
     number = device;
   else if (type == TYPE_FIFO && super == PIPEFS_MAGIC)
     type = TYPE_PIPE;
+  else if (type == TYPE_SOCKET && is_unix_socket(file))
+    type = TYPE_UNIX;
   else if (!type)
     type = TYPE_NONE;
   return type << 60 | (number & (1ULL << 60) - 1);
+}
+
+/* Who is answerable for an execution: whoever made the process that executes, for that one does so once;
+ * for a failed call, the process itself. */
+static __always_inline struct caller exec_caller(void *task, int error) {
+  u64 who = error ? (u64)task : LOAD64(task, OFF_task_struct_real_parent), leader = 0;
+  READ(leader, who + OFF_task_struct_group_leader);
+  struct caller caller = caller_is(leader, PROBE_EXEC, error ? MINOR_BYTE_NS : EXEC_BYTE_NS);
+  caller.minor = caller.failed = error != 0;
+  return caller;
 }
 
 /* `name` is the kernel's copy of the file name (error == 0) or the caller's memory. */
@@ -82,6 +107,12 @@ static __always_inline int report_exec(void *task, u64 name, int error) {
     COUNT(cnt->filtered);
     return 0;
   }
+  scratch->crowded = error || IS_CROWDED(EXEC_EVENTS);
+  if (scratch->crowded) {
+    struct caller caller = exec_caller(task, error);
+    if (is_throttled(&caller, cnt))
+      return 0;
+  }
   struct path_buffer *buf = &scratch->path;
   struct exec_record *record = (struct exec_record *)buf->bytes;
   __builtin_memset(record, 0, sizeof(*record));
@@ -90,6 +121,7 @@ static __always_inline int report_exec(void *task, u64 name, int error) {
   record->pid = tgid;
   record->uid = bpf_get_current_uid_gid();
   record->error = error;
+  record->exec_id = LOAD32(task, OFF_task_struct_self_exec_id);
   record->marks = mount_marks(task);
   exec_process(record, task);
 
@@ -133,10 +165,18 @@ static __always_inline int report_exec(void *task, u64 name, int error) {
   }
   if (buf->cut)
     record->marks |= MARK_CUT;
-  if (EXEC_EVENTS.ringbuf_output(record, buf->at & EXEC_MASK, wake_up(cnt, ctl->waiting && !error)))
-    COUNT(cnt->lost);
+  u32 bytes = buf->at & EXEC_MASK;
+  long full;
+  if (error)
+    full = EXEC_MINOR.ringbuf_output(record, bytes, wake_up(cnt, false));
   else
+    full = EXEC_EVENTS.ringbuf_output(record, bytes, wake_up(cnt, ctl->waiting));
+  if (!full)
     COUNT(cnt->delivered);
+  if (full || scratch->crowded) {
+    struct caller caller = exec_caller(task, error);
+    settle(&caller, cnt, bytes, full);
+  }
   return 0;
 }
 

@@ -5,6 +5,8 @@
  * sensitive list, or, where writes are wanted, the file must be open for writing or be created. What
  * that test lets through too much, the agent sorts out. */
 BPF_RINGBUF_OUTPUT(OPEN_EVENTS, OPEN_EVENTS_PAGES);
+BPF_RINGBUF_OUTPUT(OPEN_MINOR, OPEN_MINOR_PAGES); /* attempts that failed */
+#define OPEN_BYTE_NS BYTE_NS(OPEN_EVENTS_BYTES / 2)
 
 #define OPEN_MASK 0x1fff
 #define O_ACCMODE 3
@@ -12,7 +14,7 @@ BPF_RINGBUF_OUTPUT(OPEN_EVENTS, OPEN_EVENTS_PAGES);
 #define O_PATH 010000000
 #define EPERM 1
 #define EACCES 13
-struct open_scratch { struct path_buffer path; u8 bytes[0x3000]; };
+struct open_scratch { volatile u32 crowded; struct path_buffer path; u8 bytes[0x3000]; };
 BPF_PERCPU_ARRAY(OPEN_SCRATCH, struct open_scratch, 1);
 
 struct open_key { u64 process; u64 file; u64 mode; };
@@ -52,17 +54,43 @@ static __always_inline bool is_repeat(struct control *ctl, void *task, u64 proce
   return false;
 }
 
-static __always_inline int submit_open(struct counters *cnt, struct path_buffer *buf) {
+/* Where every open is wanted, so are the many that fail. */
+static __always_inline struct caller open_caller(struct control *ctl, void *task, int error) {
+  u64 byte_ns = !error ? OPEN_BYTE_NS : ctl->opens == OPENS_ALL ? MINOR_BYTE_NS / 16 : MINOR_BYTE_NS;
+  struct caller caller = caller_is(LOAD64(task, OFF_task_struct_group_leader), PROBE_OPEN, byte_ns);
+  caller.minor = caller.failed = error != 0;
+  return caller;
+}
+
+static __always_inline bool is_open_throttled(struct control *ctl, struct counters *cnt, void *task,
+                                              struct open_scratch *scratch, int error) {
+  scratch->crowded = error || IS_CROWDED(OPEN_EVENTS);
+  if (!scratch->crowded)
+    return false;
+  struct caller caller = open_caller(ctl, task, error);
+  return is_throttled(&caller, cnt);
+}
+
+static __always_inline int submit_open(struct control *ctl, struct counters *cnt, void *task,
+                                       struct open_scratch *scratch, int error) {
+  struct path_buffer *buf = &scratch->path;
   struct open_record *record = (struct open_record *)buf->bytes;
   if (buf->cut)
     record->marks |= MARK_CUT;
   u32 bytes = ((buf->at + HEADER_BYTES + OPEN_SLOT_BYTES - 1) & ~(OPEN_SLOT_BYTES - 1)) - HEADER_BYTES;
   bytes &= OPEN_MASK;
   u64 wake = wake_up(cnt, record->marks & MARK_CANDIDATE);
-  if (OPEN_EVENTS.ringbuf_output(record, bytes, wake))
-    COUNT(cnt->lost);
+  long full;
+  if (error)
+    full = OPEN_MINOR.ringbuf_output(record, bytes, wake);
   else
+    full = OPEN_EVENTS.ringbuf_output(record, bytes, wake);
+  if (!full)
     COUNT(cnt->delivered);
+  if (full || scratch->crowded) {
+    struct caller caller = open_caller(ctl, task, error);
+    settle(&caller, cnt, bytes, full);
+  }
   return 0;
 }
 
@@ -125,6 +153,8 @@ static __always_inline int failed_open(struct control *ctl, struct counters *cnt
     COUNT(cnt->filtered);
     return 0;
   }
+  if (is_open_throttled(ctl, cnt, task, scratch, error))
+    return 0;
   struct path_buffer *buf = &scratch->path;
   struct open_record *record = (struct open_record *)buf->bytes;
   u8 *path = buf->bytes + sizeof(*record);
@@ -144,7 +174,7 @@ static __always_inline int failed_open(struct control *ctl, struct counters *cnt
   begin_open(record, tgid, start_ns, call.flags, error);
   record->path_bytes = n;
   buf->at = sizeof(*record) + n;
-  return submit_open(cnt, buf);
+  return submit_open(ctl, cnt, task, scratch, error);
 }
 
 /* How a file is open is the file's to say: openat2's caller may have rewritten its wish since. */
@@ -169,15 +199,15 @@ static __always_inline int report_open(struct control *ctl, struct counters *cnt
     COUNT(cnt->filtered);
     return 0;
   }
+  u32 zero = 0;
+  struct open_scratch *scratch = OPEN_SCRATCH.lookup(&zero);
+  if (!scratch || is_open_throttled(ctl, cnt, task, scratch, 0))
+    return 0;
   u64 start_ns = start_of_current(task);
   if (is_repeat(ctl, task, start_ns << 22 | tgid, at.dentry, flags & (O_ACCMODE | O_PATH))) {
     COUNT(cnt->suppressed);
     return 0;
   }
-  u32 zero = 0;
-  struct open_scratch *scratch = OPEN_SCRATCH.lookup(&zero);
-  if (!scratch)
-    return 0;
   struct path_buffer *buf = &scratch->path;
   struct open_record *record = (struct open_record *)buf->bytes;
   begin_open(record, tgid, start_ns, flags, 0);
@@ -194,7 +224,7 @@ static __always_inline int report_open(struct control *ctl, struct counters *cnt
     record->path_bytes = write_origin(ctl, buf, at.dentry, OPEN_MASK);
   }
   record->marks = MARK_RESOLVED | (buf->listed ? MARK_CANDIDATE : 0);
-  return submit_open(cnt, buf);
+  return submit_open(ctl, cnt, task, scratch, 0);
 }
 
 static __always_inline int on_open(long ret, int number) {

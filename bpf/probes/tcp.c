@@ -6,6 +6,7 @@
 #define TCP_LISTEN 10
 #define IPPROTO_MPTCP 262
 BPF_RINGBUF_OUTPUT(LISTEN_EVENTS, LISTEN_EVENTS_PAGES);
+#define LISTEN_BYTE_NS BYTE_NS(2 * LISTEN_EVENTS_BYTES)
 
 static __always_inline int on_listen(u64 sk) {
   struct control *ctl = control();
@@ -21,6 +22,10 @@ static __always_inline int on_listen(u64 sk) {
     COUNT(cnt->filtered);
     return 0;
   }
+  u64 leader = LOAD64(task, OFF_task_struct_group_leader);
+  struct caller caller = caller_is(leader, PROBE_LISTEN, LISTEN_BYTE_NS);
+  if (is_throttled(&caller, cnt))
+    return 0;
   struct listen_record record = {};
   u32 word = 0;
   READ(record.family, sk + OFF_sock_common_skc_family);
@@ -37,10 +42,10 @@ static __always_inline int on_listen(u64 sk) {
   record.uid = bpf_get_current_uid_gid();
   record.socket = number_of(sk);
   bpf_get_current_comm(record.comm, sizeof(record.comm));
-  if (LISTEN_EVENTS.ringbuf_output(&record, sizeof(record), wake_up(cnt, false)))
-    COUNT(cnt->lost);
-  else
+  bool full = LISTEN_EVENTS.ringbuf_output(&record, sizeof(record), wake_up(cnt, false));
+  if (!full)
     COUNT(cnt->delivered);
+  settle(&caller, cnt, sizeof(record), full);
   return 0;
 }
 

@@ -20,6 +20,7 @@ from actors.detection.events import AnyEvent
 from actors.detection.rules import AnyRule
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
+from actors.detection.text import printable
 
 EXAMPLES_MAX = 5
 _HOSTS_MAX = 10_000
@@ -184,15 +185,15 @@ def render(report: Report, *, took_secs: float) -> str:
     if report.by_host_and_day:
         lines.append("alerts by host and day:")
         lines += [
-            f"  {count:>7,}  {day}  {host}"
+            f"  {count:>7,}  {day}  {printable(host)}"
             for (host, day), count in sorted(report.by_host_and_day.items())
         ]
     if report.examples:
         lines.append("examples:")
         for each in report.examples:
             lines += [
-                f"  {each.time} {each.host}: {each.rule}",
-                f"    {each.detail}",
-                f"    {each.ancestry}",
+                f"  {each.time} {printable(each.host)}: {printable(each.rule)}",
+                f"    {printable(each.detail)}",
+                f"    {printable(each.ancestry)}",
             ]
     return "\n".join(lines) + "\n"

@@ -16,7 +16,7 @@ from actors.detection import snapshots
 from actors.detection.engine import Engine
 from actors.detection.events import AnyEvent, Identity
 from actors.detection.ruleset import RuleSet
-from transport import messages
+from transport import gaps, messages
 from transport.messages import Alert, CanonicalBatch, Gap, Host
 from transport.subjects import Address
 
@@ -109,7 +109,8 @@ class HostEngine:
 
     def _note_gaps(self, batch: CanonicalBatch) -> None:
         """Take note of what the agent says is missing, and of what has not come."""
-        self._gaps.extend(batch.counters.gaps)
+        for gap in batch.counters.gaps:
+            gaps.note(self._gaps, gap)
         now_ms = batch.observed_at_unix_ms
         for each in batch.counters.evicted:
             count = each.last_seq - each.first_seq + 1

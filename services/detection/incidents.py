@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -23,11 +22,10 @@ from services.settings import Settings
 from services.store.incidents import Incident, IncidentPage, StoredAlert, Timeline
 from services.store.interface import Store, StoreError
 from services.store.reading import read
-from services.times import argument
+from services.times import argument, iso
 
 NOT_FOUND = 1
 _LIMIT_MAX = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def render(timeline: Timeline) -> str:
@@ -99,7 +97,7 @@ def _said_of(alerts: Iterable[StoredAlert]) -> Mapping[Identity, list[str]]:
 
 
 def _headline(incident: Incident) -> str:
-    times = _time(incident.first_seen_at_unix_ms), _time(incident.last_seen_at_unix_ms)
+    times = iso(incident.first_seen_at_unix_ms), iso(incident.last_seen_at_unix_ms)
     return (
         f"{incident.incident_id}  {incident.level}  score {incident.score} {incident.severity}"
         f"  {incident.status}  {printable(incident.hostname)}"
@@ -113,15 +111,10 @@ def _entry(stored: StoredAlert) -> str:
     quiet = " (quiet)" if stored.lane == "quiet" else ""
     author = f" by {printable(alert.author, limit=200)}" if alert.author else ""
     return (
-        f"{_time(alert.observed_at_unix_ms)}  {alert.level}{quiet}  {printable(alert.rule)}"
+        f"{iso(alert.observed_at_unix_ms)}  {alert.level}{quiet}  {printable(alert.rule)}"
         f"{often}{author}: {printable(alert.event_comm)} ({alert.event_pid})"
         f" {printable(alert.detail)}"
     )
-
-
-def _time(unix_ms: int) -> str:
-    moment = _EPOCH + timedelta(milliseconds=unix_ms)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def page_text(page: IncidentPage) -> str:

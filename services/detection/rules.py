@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from actors import rulebook
+from actors import rule_folders, rulebook
 from actors.detection.rulefile import RuleFileError
 from actors.detection.settings import FilterSettings
 from actors.rulebook import Found, Reader, RulesSettings, Unusable
@@ -52,7 +52,7 @@ def chosen(paths: Sequence[Path], readers: Mapping[str, Reader]) -> Found:
     Raises:
         RuleFileError: a path is not there, or is of no known form.
     """
-    files = rulebook.find_files(paths, readers)
+    files = rule_folders.find_files(paths, readers)
     for path in files:
         if path.suffix not in readers:
             known = ", ".join(readers)

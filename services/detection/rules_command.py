@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from actors import rulebook, stdio
+from actors import rule_folders, rulebook, stdio
 from actors.detection import builtin
 from actors.detection.conditions import RuleError
 from actors.detection.events import AnyEvent
@@ -23,6 +23,7 @@ from actors.detection.rulefile import RuleFileError
 from actors.detection.rules import AnyRule
 from actors.detection.ruleset import RuleSet
 from actors.detection.ruletest import run_tests
+from actors.detection.text import printable
 from actors.recordings import Recording, RecordingError
 from actors.rulebook import RuleBook
 from actors.rulefiles import today
@@ -32,6 +33,7 @@ from services.settings import Settings
 
 FAILED = 1
 _EVENTS_EXPLAINED_MAX = 20
+_LINE_MAX = 4096
 
 
 def main(words: Sequence[str], settings: Settings) -> int:
@@ -95,12 +97,18 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
             }
         )
     else:
-        lines = [f"{each}{' (unsupported)' if each.unsupported else ''}" for each in book.unusable]
+        lines = [
+            f"{_line(each)}{' (unsupported)' if each.unsupported else ''}" for each in book.unusable
+        ]
         good = len(book.rows) - len(book.unusable)
         unsupported = len(book.unusable) - len(wrong)
+        lines += [
+            f"{path}: not read: the name of a rule file ends in {', '.join(sorted(READERS))}"
+            for path in rule_folders.passed_over(options.paths, READERS)
+        ]
         lines.append(f"{good} rules are good, {unsupported} unsupported, {len(wrong)} wrong")
         _print("\n".join(lines))
-    return FAILED if wrong else 0
+    return FAILED if wrong or not book.rows else 0
 
 
 def _list(options: argparse.Namespace, settings: Settings) -> int:
@@ -109,8 +117,9 @@ def _list(options: argparse.Namespace, settings: Settings) -> int:
         _print_json([asdict(row) for row in book.rows])
         return 0
     lines = [
-        f"{row.status:<12} {row.source:<9} {row.id:<38} {row.title}"
-        f"{f'  - {row.reason}' if row.reason else ''}{f'  ({row.note})' if row.note else ''}"
+        f"{row.status:<12} {row.source:<9} {row.id:<38} {_line(row.title)}"
+        f"{f'  - {_line(row.reason)}' if row.reason else ''}"
+        f"{f'  ({_line(row.note)})' if row.note else ''}"
         for row in book.rows
     ]
     _print("\n".join(lines))
@@ -138,9 +147,9 @@ def _test(options: argparse.Namespace, settings: Settings) -> int:
             }
         )
     else:
-        lines = [str(each) for each in wrong]
+        lines = [_line(each) for each in wrong]
         lines += [
-            f"FAIL  {each.rule_id}: {each.test}: "
+            f"FAIL  {each.rule_id}: {_line(each.test)}: "
             f"{'did not match' if each.wanted else 'matched, and must not'}"
             for each in failed
         ]
@@ -157,7 +166,7 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
     rules = [each for each in _active(book) if options.rule in {None, each.id}]
     if len(rules) != 1:
         for problem in book.unusable:
-            stdio.say(str(problem))
+            stdio.say(_line(problem))
         ids = ", ".join(each.id for each in _active(book)[:10])
         raise RuleError(f"explain takes one rule; say --rule with one of: {ids or 'there is none'}")
     recording = Recording(options.recording)
@@ -179,7 +188,7 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     for each in shown:
         _print(f"event {each.number}, {each.event}: {'matches' if each.held else 'does not match'}")
-        _print("\n".join(line for part in each.parts for line in part.lines("  ")))
+        _print("\n".join(_line(line) for part in each.parts for line in part.lines("  ")))
     return 0
 
 
@@ -227,7 +236,7 @@ def _compile(options: argparse.Namespace, settings: Settings) -> int:
         ) from error
     wrong = [each for each in book.unusable if not each.unsupported]
     for each in wrong:
-        stdio.say(str(each))
+        stdio.say(_line(each))
     _print(f"{options.output}: {len(rules)} rules, {len(book.unusable)} left out")
     return FAILED if wrong else 0
 
@@ -235,6 +244,11 @@ def _compile(options: argparse.Namespace, settings: Settings) -> int:
 def _show(options: argparse.Namespace, _settings: Settings) -> int:
     stdio.write_all(1, builtin.text_of(options.id))
     return 0
+
+
+def _line(what: object) -> str:
+    """One line, whatever a file or an event has in it."""
+    return printable(str(what), limit=_LINE_MAX)
 
 
 def _print(text: str) -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    seen    = filtered + suppressed + lost + delivered          the kernel's counters
+    seen    = filtered + suppressed + throttled + lost + delivered   the kernel's counters
     delivered = read + in_rings                                  events not read yet, or never
     read + seeds = unpublished + dropped + spooled               the agent's
     spooled = evicted + rejected + stored + outside + missing    the spool's, ingest's, the store's
@@ -19,9 +19,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from services.store.interface import EpochFacts, LedgerFacts
+from services.store.ledger import OTHER_REASONS, REASONS_MAX
 from transport.messages import Counters, Gap
 
-_KERNEL = ("seen", "filtered", "suppressed", "lost", "delivered")
+SILENT_AFTER_MS = 60_000
+"""An agent sends a batch, if need be without events, with each status record: every 15 seconds."""
+_KERNEL = ("seen", "filtered", "suppressed", "throttled", "lost", "delivered")
 
 
 @dataclass(slots=True)
@@ -35,6 +38,8 @@ class Account:
     seen: int = 0
     filtered: int = 0
     suppressed: int = 0
+    throttled: int = 0
+    """Left out in the kernel: beyond what one process or one user may put into the rings."""
     lost: int = 0
     """Lost in the kernel: a ring was full."""
     delivered: int = 0
@@ -71,12 +76,22 @@ class Account:
     """Event rows counted in the tables; None if that was not asked for."""
     gaps: list[Gap] = field(default_factory=list)
     """What the agent itself could not vouch for."""
+    as_of_unix_ms: int = 0
+    """When its last batch was received: of what it did later nothing is known. 0: no batch came."""
+    silent: bool = False
+    """No batch came for longer than one that runs lets pass."""
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every sum holds, and is known up to now."""
+        return not self.problems and not self.silent
 
     @property
     def problems(self) -> list[str]:
         """Each sum that does not hold, in words; empty if the ledger balances."""
         found = []
-        if self.seen != self.filtered + self.suppressed + self.lost + self.delivered:
+        apart = self.filtered + self.suppressed + self.throttled + self.lost
+        if self.seen != apart + self.delivered:
             found.append("the kernel's counters do not add up")
         if self.read + self.seeds != self.unpublished + self.dropped + self.spooled:
             found.append("the agent's counters do not add up")
@@ -93,14 +108,25 @@ class Account:
         return found
 
 
-def accounts(facts: LedgerFacts) -> list[Account]:
-    """One account for each agent the store knows of, by tenant and agent."""
+def accounts(
+    facts: LedgerFacts, *, at_unix_ms: int, silent_after_ms: int = SILENT_AFTER_MS
+) -> list[Account]:
+    """One account for each agent the store knows of, by tenant and agent.
+
+    Args:
+        facts: what the store knows.
+        at_unix_ms: the end of the time range, or now.
+        silent_after_ms: an agent of which no batch came for longer is silent.
+    """
     grouped = {
         key: list(epochs)
         for key, epochs in groupby(facts.epochs, lambda each: (each.tenant_id, each.agent_id))
     }
-    keys = sorted({*grouped, *facts.invalid, *facts.rows})
-    return [_account(*key, grouped.get(key, []), facts) for key in keys]
+    keys = sorted({*grouped, *facts.invalid, *facts.rows, *facts.heard})
+    found = [_account(*key, grouped.get(key, []), facts) for key in keys]
+    for each in found:
+        each.silent = 0 < each.as_of_unix_ms < at_unix_ms - silent_after_ms
+    return found
 
 
 def _account(
@@ -115,11 +141,21 @@ def _account(
         evicted += _add_arrivals(account, each)
         rejected.update(each.rejected)
         account.gaps += each.gaps
-    account.evicted, account.rejected = dict(evicted), dict(rejected)
+    account.evicted, account.rejected = _most(evicted), _most(rejected)
     key = (tenant_id, agent_id)
+    account.as_of_unix_ms = facts.heard.get(key, 0)
     account.invalid_messages = dict(facts.invalid.get(key, {}))
     account.rows = facts.rows.get(key)
     return account
+
+
+def _most(reasons: Counter[str]) -> dict[str, int]:
+    """The commonest reasons and the sum of the others, for who sends events chooses them."""
+    ranked = sorted(reasons, key=lambda why: (why != "overlap", -reasons[why], why))
+    found = {why: reasons[why] for why in ranked[:REASONS_MAX] if why != OTHER_REASONS}
+    if others := reasons.total() - sum(found.values()):
+        found[OTHER_REASONS] = others
+    return found
 
 
 def _add_kernel(account: Account, epochs: Sequence[EpochFacts]) -> None:

@@ -9,22 +9,25 @@ from typing import Any
 
 import msgspec
 
+from actors.detection.text import printable
 from services.ledger.balance import Account
+from services.times import iso
 
 _GAPS_SHOWN = 10
+_REASON_MAX = 200
 
 
 def to_json(found: Sequence[Account]) -> str:
     """One object: the accounts, each with its problems, and whether all balance."""
     listed = [_record(each) for each in found]
-    balanced = all(not each.problems for each in found)
+    balanced = all(each.balanced for each in found)
     return json.dumps({"balanced": balanced, "agents": listed}) + "\n"
 
 
 def _record(account: Account) -> dict[str, Any]:
     record = asdict(account)
     record["gaps"] = msgspec.to_builtins(account.gaps)
-    return record | {"balanced": not account.problems, "problems": account.problems}
+    return record | {"balanced": account.balanced, "problems": account.problems}
 
 
 def to_text(found: Sequence[Account]) -> str:
@@ -35,16 +38,19 @@ def to_text(found: Sequence[Account]) -> str:
 
 
 def _block(account: Account) -> str:
-    lines = [f"{account.tenant_id}/{account.agent_id}  ({account.epochs} starts)"]
+    name = f"{printable(account.tenant_id)}/{printable(account.agent_id)}"
+    known = f"as of {iso(account.as_of_unix_ms)}" if account.as_of_unix_ms else "no batch came"
+    lines = [f"{name}  ({account.epochs} starts, {known})"]
     kernel = {
         "filtered": account.filtered,
         "suppressed": account.suppressed,
+        "throttled": account.throttled,
         "lost": account.lost,
     }
     rings = {"in the rings": account.in_rings, "left in the rings": account.abandoned}
     agent = {"unpublished": account.unpublished, "dropped": account.dropped}
-    spool = {f"evicted ({why})": count for why, count in account.evicted.items()}
-    ingest = {f"rejected ({why})": count for why, count in account.rejected.items()}
+    spool = {f"evicted ({_short(why)})": count for why, count in account.evicted.items()}
+    ingest = {f"rejected ({_short(why)})": count for why, count in account.rejected.items()}
     lines += [
         _line("seen by the kernel", account.seen, {}),
         _line("delivered", account.delivered, kernel),
@@ -58,14 +64,24 @@ def _block(account: Account) -> str:
     if account.rows is not None:
         lines.append(_line("rows counted", account.rows, {}))
     for reason, count in account.invalid_messages.items():
-        lines.append(f"  {count} messages refused: {reason}")
+        lines.append(f"  {count} messages refused: {_short(reason)}")
     for gap in account.gaps[:_GAPS_SHOWN]:
         events = "" if gap.events is None else f", {gap.events} events"
-        lines.append(f"  gap {gap.from_unix_ms} to {gap.to_unix_ms} ms: {gap.reason}{events}")
+        lines.append(
+            f"  gap {gap.from_unix_ms} to {gap.to_unix_ms} ms: {_short(gap.reason)}{events}"
+        )
     if len(account.gaps) > _GAPS_SHOWN:
         lines.append(f"  and {len(account.gaps) - _GAPS_SHOWN} more gaps")
-    lines += [f"  NOT BALANCED: {each}" for each in account.problems] or ["  balanced"]
+    lines += [f"  NOT BALANCED: {each}" for each in account.problems]
+    if account.silent:
+        lines.append(f"  SILENT since {iso(account.as_of_unix_ms)}: nothing is known of later")
+    elif not account.problems:
+        lines.append("  balanced")
     return "\n".join(lines) + "\n"
+
+
+def _short(reason: str) -> str:
+    return printable(reason, limit=_REASON_MAX)
 
 
 def _line(name: str, count: int, aside: Mapping[str, int]) -> str:

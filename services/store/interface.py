@@ -111,6 +111,9 @@ class LedgerFacts:
     """Refused messages by (tenant, agent), then by reason."""
     rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Event rows found in the tables by (tenant, agent); only if counting them was asked for."""
+    heard: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """When the last batch before the end of the range was received, in unix ms, by (tenant, agent);
+    also where that was up to seven days before the range."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,12 @@ RUNS_MAX = 1000
 """Runs and gaps told of one epoch at most."""
 EVICTED_MAX = 10_000
 """Evictions told of one epoch at most."""
+REASONS_MAX = 20
+"""Reasons of rejected events told of one epoch at most, and of refused messages of one agent."""
+OTHER_REASONS = "other reasons"
+HEARD_BEFORE_MS = 7 * 86_400_000
+_OF_AGENTS = ("invalid", "heard")
+"""Queries whose rows are of an agent, not of one of its epochs."""
 Key: TypeAlias = tuple[str, str, str]
 """Tenant, agent, epoch."""
 
@@ -61,11 +67,19 @@ SELECT {_KEY}, batches, first_received, last_received, accepted, stored, low, hi
      AND b.number < s.low_number ORDER BY b.number DESC LIMIT 1)
 FROM spans s"""
 
-# Materialized, or SQLite goes through all batches in the order of the grouping.
+# Materialized, or SQLite goes through all batches in the order of the grouping. The commonest
+# reasons are told and the rest summed up: who sends the events chooses what is wrong with them.
 _REJECTED = f"""WITH b AS MATERIALIZED (
-  SELECT {_KEY}, rejected FROM batches WHERE {_chosen()} AND rejected <> '{{{{}}}}')
-SELECT {_KEY}, r.key, sum(CAST(r.value AS bigint)) FROM b, {{each}}
-GROUP BY {_KEY}, r.key ORDER BY r.key"""
+  SELECT {_KEY}, rejected FROM batches WHERE {_chosen()} AND rejected <> '{{{{}}}}'),
+  sums AS (
+    SELECT {_KEY}, r.key AS reason, sum(CAST(r.value AS bigint)) AS events
+    FROM b, {{each}} GROUP BY {_KEY}, r.key),
+  ranked AS (
+    SELECT {_KEY}, events, CASE WHEN row_number() OVER (PARTITION BY {_KEY}
+      ORDER BY CASE WHEN reason = 'overlap' THEN 0 ELSE 1 END, events DESC, reason
+      ) <= {REASONS_MAX} THEN reason ELSE '{OTHER_REASONS}' END AS reason
+    FROM sums)
+SELECT {_KEY}, reason, sum(events) FROM ranked GROUP BY {_KEY}, reason ORDER BY {_KEY}, reason"""
 
 # All batches of a span are looked at, also those received outside the time range: what came at
 # another time is not missing.
@@ -108,9 +122,22 @@ SELECT {_KEY}, first_seq, last_seq, reason, received_at_unix_ms FROM (
   WHERE ({_chosen("e")}) OR (e.last_seq >= s.low AND e.first_seq <= s.high)) ranked
 WHERE rank <= {EVICTED_MAX} ORDER BY {_KEY}, rank"""
 
-_INVALID = f"""SELECT tenant_id, agent_id, reason, count(*)
-FROM invalid_messages WHERE {_chosen()}
+_INVALID = f"""WITH sums AS (
+    SELECT tenant_id, agent_id, reason, count(*) AS messages
+    FROM invalid_messages WHERE {_chosen()} GROUP BY tenant_id, agent_id, reason),
+  ranked AS (
+    SELECT tenant_id, agent_id, messages, CASE WHEN row_number() OVER (
+      PARTITION BY tenant_id, agent_id ORDER BY messages DESC, reason
+      ) <= {REASONS_MAX} THEN reason ELSE '{OTHER_REASONS}' END AS reason
+    FROM sums)
+SELECT tenant_id, agent_id, reason, sum(messages) FROM ranked
 GROUP BY tenant_id, agent_id, reason ORDER BY tenant_id, agent_id, reason"""
+
+# An agent that stopped before the range shall not be passed over; one of last month may be.
+_HEARD = f"""SELECT tenant_id, agent_id, max(received_at_unix_ms) FROM batches
+WHERE received_at_unix_ms >= CAST($1 AS bigint) - {HEARD_BEFORE_MS}
+  AND received_at_unix_ms < CAST($2 AS bigint) AND {_WHOSE.format(t="")}
+GROUP BY tenant_id, agent_id"""
 
 _EACH: dict[Dialect, str] = {
     "sqlite": "json_each(b.rejected) AS r",
@@ -129,6 +156,7 @@ def queries(dialect: Dialect) -> dict[str, str]:
         "gaps": _GAPS,
         "evicted": _EVICTED,
         "invalid": _INVALID,
+        "heard": _HEARD,
     }
 
 
@@ -147,7 +175,7 @@ def row_queries(*, bounds: str = "") -> list[str]:
 
 def facts_of(answers: Mapping[str, Sequence[Row]], rows: Iterable[Row]) -> LedgerFacts:
     """What the answers to `queries`, and to `row_queries`, say together."""
-    keyed = {name: _by_epoch(found) for name, found in answers.items() if name != "invalid"}
+    keyed = {name: _by_epoch(found) for name, found in answers.items() if name not in _OF_AGENTS}
     keys = keyed["facts"].keys() | keyed["alerts"].keys() | keyed["evicted"].keys()
     epochs = [
         _epoch(key, {name: found.get(key, []) for name, found in keyed.items()}) for key in keys
@@ -159,7 +187,8 @@ def facts_of(answers: Mapping[str, Sequence[Row]], rows: Iterable[Row]) -> Ledge
     counted: defaultdict[tuple[str, str], int] = defaultdict(int)
     for tenant, agent, count in rows:
         counted[tenant, agent] += count
-    return LedgerFacts(epochs, dict(invalid), dict(counted))
+    heard = {(tenant, agent): int(latest) for tenant, agent, latest in answers["heard"]}
+    return LedgerFacts(epochs, dict(invalid), dict(counted), heard)
 
 
 def _by_epoch(found: Sequence[Row]) -> dict[Key, list[Row]]:

@@ -13,7 +13,7 @@ import trio
 
 from actors.agent.sensor import NoSensor
 from actors.detection.alerts import Alert
-from actors.detection.events import AnyEvent, ExecEvent, ForkEvent, Identity, SeedEvent
+from actors.detection.events import AnyEvent, ExecEvent, ForkEvent, SeedEvent
 from actors.detection.testing import Host
 from actors.recordings import FORMAT, Header
 
@@ -98,7 +98,7 @@ class Script(NoSensor):
         self.sweeps = list(sweeps)
         self.rings: dict[str, Any] = {}
         self.commits: list[str] = []
-        self.ignored: list[Identity] = []
+        self.ignored: list[ExecEvent] = []
         self._seeds = [seed for seed in seeds if isinstance(seed, SeedEvent)]
 
     def seeds(self) -> Sequence[SeedEvent]:
@@ -127,8 +127,8 @@ class Script(NoSensor):
         self.commits.append(ring)
         self.rings.pop(ring, None)
 
-    def ignore(self, identity: Identity) -> None:
-        self.ignored.append(identity)
+    def ignore(self, event: ExecEvent) -> None:
+        self.ignored.append(event)
 
     def counters(self) -> dict[str, dict[str, int]]:
         return {"exec": {"seen": 3, "delivered": 2, "lost": 1}}

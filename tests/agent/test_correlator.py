@@ -151,7 +151,7 @@ async def test_the_kernel_is_told_of_processes_to_ignore() -> None:
     filters = FilterSettings(ignored_comms=("noisy",))
     async with correlator(sensor=sensor, filters=filters) as stage:
         await stage.tell(batch(0, *host.events, expected=1))
-    assert sensor.ignored == [ignored]
+    assert [event.identity for event in sensor.ignored] == [ignored]
     assert copy != ignored
 
 

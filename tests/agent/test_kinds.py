@@ -16,7 +16,7 @@ from actors.agent.sensor import NoSensor
 from actors.agent.settings import Settings
 from actors.rulefiles import RuleWatcher
 from actors.runtime import Actor, TopologyError
-from tests.agent.cast import Script
+from tests.agent.cast import Script, an_exec
 
 CLASSES: dict[str, type[Actor]] = {
     "ring_clock": RingClock,
@@ -59,7 +59,7 @@ def test_every_actor_of_the_default_topology_can_be_made() -> None:
 
 
 def test_a_topology_can_be_looked_at_with_nothing_attached() -> None:
-    assert len(build_topology(Settings()).children) == 16
+    assert len(build_topology(Settings()).children) == 20
 
 
 def test_all_readers_take_turns_from_one_clock() -> None:
@@ -92,7 +92,7 @@ async def test_where_nothing_is_sensed_a_topology_senses_nothing() -> None:
     assert sensor.snapshot() is None
     assert (list(sensor.seeds()), list(sensor.read("X", 1)), sensor.counters()) == ([], [], {})
     sensor.commit("X")
-    sensor.ignore((1, 1))
+    sensor.ignore(an_exec())
 
 
 def test_a_recording_is_asked_for_only_with_a_file_to_write(tmp_path: Path) -> None:

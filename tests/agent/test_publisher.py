@@ -390,6 +390,15 @@ async def test_a_heartbeat_says_how_it_stands(world: World) -> None:
     assert beat.status == {"probes": {}}
 
 
+async def test_an_agent_to_which_nothing_happens_says_so_with_each_heartbeat(world: World) -> None:
+    beats = (Status({}), Status({}))
+    await publish(world, sweep(0, 20), *beats, Status({}))
+    # One with the events at the first beat, one at each of the others, one at the end.
+    assert [len(batch.events) for batch in world.batches] == [20, 0, 0, 0]
+    assert [batch.counters.spooled for batch in world.batches] == [20] * 4
+    assert [batch.first_seq for batch in world.batches] == [0, 20, 20, 20]
+
+
 async def test_one_message_the_broker_refuses_does_not_hold_up_the_others(tmp_path: Path) -> None:
     world = World(tmp_path / "spool", takes=lambda each: b'"first_seq":0,' not in each.payload)
     async with run_actor(world.publisher(), within_secs=10) as stage:

@@ -10,7 +10,7 @@ import pytest
 
 from actors.agent.marks import Marks
 from actors.agent.witness import LOOK_NS, WAIT_NS, Witness
-from actors.detection.events import ExitEvent, ForkEvent, OpenEvent
+from actors.detection.events import ExecEvent, ExitEvent, ForkEvent, OpenEvent
 from actors.detection.paths import SensitivePaths
 from bpf.fanotify import CREATE, MOVED_TO, OPEN, OVERFLOW, Group, Notice
 from tests.agent.cast import an_exec
@@ -62,9 +62,10 @@ class Scene:
         words = {"mask": OPEN, "pid": PID, "folder": b"etc", "name": name.encode(), "file": file}
         self.queue.notices.append(Notice(**{**words, **fields}))
 
-    def run(self, *, comm: str = "cat", pid: int = PID, time_ns: int = 0) -> None:
+    def run(self, *, comm: str = "cat", pid: int = PID, time_ns: int = 0) -> ExecEvent:
         event = an_exec(pid=pid, start_ns=START, comm=comm, uid=7, time_ns=time_ns or self.now_ns)
         self.witness.learn("EXEC_EVENTS", [event])
+        return event
 
     def probe(self, path: str = SHADOW, *, origin: str = "", time_ns: int = 0) -> None:
         event = OpenEvent(
@@ -201,13 +202,31 @@ def test_a_running_process_that_was_missed_is_asked_of_proc(scene: Scene) -> Non
 
 
 def test_the_agent_and_the_ignored_are_left_out(scene: Scene) -> None:
-    scene.run()
-    scene.witness.ignore((PID, START))
+    scene.witness.ignore(scene.run())
+    scene.after(0.01)
+    scene.after(0.01)
     scene.notice()
     scene.notice(pid=os.getpid())
     scene.after(0.04)
     assert not scene.after(1.1)
     assert scene.counts() == {"filtered": 2}
+
+
+def test_what_an_ignored_program_executes_is_not_ignored(scene: Scene) -> None:
+    first = scene.run(comm="backup")
+    scene.after(0.01)
+    scene.run(comm="thief")
+    scene.witness.ignore(first)
+    scene.notice()
+    scene.after(0.04)
+    assert [event.comm for event in scene.after(1.1)] == ["thief"]
+
+
+def test_becoming_an_ignored_program_afterwards_excuses_nothing(scene: Scene) -> None:
+    scene.notice()
+    scene.after(0.04)
+    scene.witness.ignore(scene.run(comm="backup"))
+    assert scene.after(1.1)
 
 
 def test_what_lies_beside_is_passed_over_once_if_everybody_may_read_it(scene: Scene) -> None:

@@ -104,7 +104,7 @@ def test_what_an_earlier_agent_ignored_is_forgotten(control: Control, descriptor
     control.set_agent(77, 0)
     before = seen(descriptor)
     for pid in (0, 9, IGNORED_SLOTS - 1, 2 * IGNORED_SLOTS):
-        control.ignore(pid, 50_000_000)
+        control.ignore(pid, 50_000_000, 1)
     control.watch_all()
     assert seen(descriptor) == before
 
@@ -113,7 +113,7 @@ def test_the_policy_for_opens_is_written_where_the_probes_look(
     control: Control, descriptor: int
 ) -> None:
     control.set_agent(77, 50_000_000)
-    control.ignore(9, 50_000_000)
+    control.ignore(9, 50_000_000, 1)
     before = seen(descriptor)
     chosen = ["shadow", "id_rsa", "n" * 63, "n" * 200, "caf\udce9"]
     control.set_opens(chosen, opens="all", suppress_ns=2**40)
@@ -171,26 +171,29 @@ def test_while_the_policy_changes_a_candidate_of_either_stays_one(
     assert passed[-1] == {b"both", b"id_ed25519"}
 
 
-@given(pid=st.integers(1, 2**22 - 1), start_ns=st.integers(0, 2**62))
-def test_an_ignored_process_is_found_by_the_probes_and_no_other(pid: int, start_ns: int) -> None:
+@given(pid=st.integers(1, 2**22 - 1), start_ns=st.integers(0, 2**62), exec_id=st.integers(0, 9))
+def test_an_ignored_program_is_found_by_the_probes_and_no_other(
+    pid: int, start_ns: int, exec_id: int
+) -> None:
     descriptor = a_map(CONTROL_BYTES)
     try:
         with closing(Control(descriptor)) as control:
-            control.ignore(pid, start_ns)
+            control.ignore(pid, start_ns, exec_id)
         ignored = seen(descriptor)["ignored"]
     finally:
         os.close(descriptor)
     # is_ignored of common.h: the start is rounded down to a tick.
     expected = [0] * 1024
-    expected[pid & 1023] = ((start_ns // 10_000_000) << 22 | pid) & U64
+    process = (start_ns // 10_000_000) << 22 | pid
+    expected[pid & 1023] = (process ^ exec_id * 0x9E3779B97F4A7C15) & U64
     assert list(ignored) == expected
 
 
 def test_a_later_process_takes_the_slot_of_an_earlier_one(
     control: Control, descriptor: int
 ) -> None:
-    control.ignore(5, 20_000_000)
-    control.ignore(5 + 1024, 30_000_000)
+    control.ignore(5, 20_000_000, 0)
+    control.ignore(5 + 1024, 30_000_000, 0)
     assert [word for word in seen(descriptor)["ignored"] if word] == [3 << 22 | 1029]
 
 
@@ -258,7 +261,7 @@ def test_counters_are_summed_over_cpus(cpus: int) -> None:
     for cpu in range(cpus):
         for probe in range(len(PROBES)):
             at = (cpu * len(PROBES) + probe) * stride
-            words[at : at + stride] = [10**9, *(10 * probe + n for n in range(1, 5)), 7, 7, 7]
+            words[at : at + stride] = [10**9, *(10 * probe + n for n in range(1, 6)), 7, 7]
     descriptor = a_map(8 * len(words))
     try:
         os.pwrite(descriptor, struct.pack(f"<{len(words)}Q", *words), 0)
@@ -267,7 +270,7 @@ def test_counters_are_summed_over_cpus(cpus: int) -> None:
                 probe: dict(
                     zip(
                         COUNTERS,
-                        [cpus * 10**9, *(cpus * (10 * at + n) for n in range(1, 5))],
+                        [cpus * 10**9, *(cpus * (10 * at + n) for n in range(1, 6))],
                         strict=True,
                     )
                 )

@@ -19,12 +19,14 @@ from bpf.records import (
     DISCARD_BIT,
     EXEC,
     EXIT,
+    FLOOD,
     FORK,
     LISTEN,
     MARK_CANDIDATE,
     MARK_RESOLVED,
     OPEN,
     OPEN_SLOT_BYTES,
+    PROBES,
     Layout,
 )
 from tests.bpf.ring_bytes import fixed, framed, open_payload, record, sockaddr_un
@@ -91,6 +93,28 @@ def exits(draw: st.DrawFn) -> Item:
     status = code << 8 | dumped << 7 | signal
     payload = fixed(EXIT, time_ns=time, start_ns=start, pid=pid, status=status)
     return payload, (time, pid, start, code, signal)
+
+
+@st.composite
+def floods(draw: st.DrawFn) -> Item:
+    time, start, pid, uid, comm = draw(U64), draw(U64), draw(U32), draw(U32), draw(comms)
+    throttled, lost, span = draw(U64), draw(U64), draw(U64)
+    probe, failed = draw(st.integers(0, 20)), draw(st.booleans())
+    payload = fixed(
+        FLOOD,
+        time_ns=time,
+        start_ns=start,
+        pid=pid,
+        uid=uid,
+        throttled=throttled,
+        lost=lost,
+        span_ns=span,
+        probe=probe,
+        failed=failed,
+        comm=comm,
+    )
+    name = PROBES[probe] if probe < len(PROBES) else str(probe)
+    return payload, (time, pid, start, uid, shown(comm), name, failed, throttled, lost, span)
 
 
 @st.composite
@@ -217,6 +241,7 @@ KINDS = (
     Kind(OPEN, opens(), decode.decode_opens),
     Kind(CONNECT, connects(), decode.decode_connects, a_connect),
     Kind(LISTEN, listens(), decode.decode_listens, a_connect),
+    Kind(FLOOD, floods(), decode.decode_floods),
     Kind(EXEC, execs(), decode.decode_execs),
 )
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.layout.name)

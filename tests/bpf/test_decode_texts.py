@@ -55,6 +55,7 @@ def test_addresses_are_written_in_their_short_form(family: int, raw: bytes, addr
         (0, 0, ""),
         (1, 5, "fifo:[5]"),
         (records.TYPE_PIPE, 5, "pipe:[5]"),
+        (records.TYPE_UNIX, 5, "unix:[5]"),
         (12, (1 << 60) - 1, "socket:[1152921504606846975]"),
         (2, 1 << 20 | 3, "null"),
         (2, 1 << 20 | 5, "other"),

@@ -117,9 +117,9 @@ def test_a_long_argument_is_no_address() -> None:
     rules = [rule(0, "exec", Test("command_line", "cidr", ("10.0.0.0/8",)), None)]
     host = Host()
     host.engine = Engine(RuleSet(SETTINGS, rules))
-    before = predicates._addresses.cache_info().currsize
+    before = predicates._address.cache_info().currsize
     host.run(host.init, "/usr/bin/x", "1" * 5000)
-    assert predicates._addresses.cache_info().currsize == before
+    assert predicates._address.cache_info().currsize == before
 
 
 @pytest.mark.parametrize(

@@ -162,17 +162,17 @@ def test_a_late_fork_does_not_inherit_a_later_exec() -> None:
     table.exec(execute(dropper, "/usr/bin/sudo", time_ns=900))
     child = table.fork(fork((70, 300), dropper, time_ns=800, comm="dropper"))
     assert (child.program.exe, child.program.comm) == ("", "dropper")
-    assert table.launcher(execute((70, 300), "/bin/sh", time_ns=950)) is child.program
+    assert table.launched_by(execute((70, 300), "/bin/sh", time_ns=950))[0] is child.program
 
 
 def test_the_launcher_of_an_unseen_process_is_its_parent_s_program() -> None:
     table = small()
-    launcher = table.launcher(execute((70, 300), "/bin/sh", time_ns=400, parent=SSHD))
+    launcher, _ = table.launched_by(execute((70, 300), "/bin/sh", time_ns=400, parent=SSHD))
     assert launcher is not None
     assert launcher.exe == "/usr/sbin/sshd"
-    assert table.launcher(execute((70, 300), "/bin/sh", time_ns=400)) is None
+    assert table.launched_by(execute((70, 300), "/bin/sh", time_ns=400)) == (None, None)
     table.meet(read((70, 300), time_ns=350, comm="x"))
-    launcher = table.launcher(execute((70, 300), "/bin/sh", time_ns=400))
+    launcher, _ = table.launched_by(execute((70, 300), "/bin/sh", time_ns=400))
     assert launcher is not None
     assert launcher.name == "x"
 
@@ -181,7 +181,7 @@ def test_a_late_exec_has_no_known_launcher() -> None:
     table = small()
     table.fork(fork(BASH, SSHD))
     table.exec(execute(BASH, "/usr/bin/bash", time_ns=300))
-    assert table.launcher(execute(BASH, "/bin/sh", time_ns=250)) is None
+    assert table.launched_by(execute(BASH, "/bin/sh", time_ns=250)) == (None, None)
 
 
 def test_a_seed_adds_to_what_is_known() -> None:
@@ -338,7 +338,7 @@ def apply(table: ProcessTable, event: AnyEvent) -> None:
         case ForkEvent():
             table.fork(event)
         case ExecEvent():
-            table.launcher(event)
+            table.launched_by(event)
             table.exec(event)
         case ExitEvent():
             table.exit(event)

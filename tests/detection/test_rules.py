@@ -24,6 +24,10 @@ def test_labels_points_and_techniques_are_the_known_ones() -> None:
         ("T1059 [Shell making outbound connection]", 60),
         ("T1071 [First time Network Caller]", 15),
         ("T1027 [Obfuscated command execution]", 55),
+        ("T1059 [Shell on a network socket]", 80),
+        ("T1059 [Shell behind a connection]", 80),
+        ("T1059 [Shell started by a listening program]", 75),
+        ("T1059 [Program from a writable folder connects out and runs commands]", 70),
     ]
     assert all(rule.label.startswith(rule.techniques[0]) for rule in RULES)
 

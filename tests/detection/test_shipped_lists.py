@@ -4,6 +4,7 @@
 is the other half: what the lists must never come to exempt.
 """
 
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 
 from actors.detection.alerts import Alert
 from actors.detection.events import Identity
+from actors.detection.names import split_purpose
+from actors.detection.paths import DELIVER_ALL, component_names
 from actors.detection.settings import FilterSettings
 from actors.detection.testing import Host
 
 FILTERS = tomllib.loads((Path(__file__).parents[2] / "lavender.toml").read_text())["filters"]
 TRUSTING = (
-    *("safe_shell_launchers", "ignored_comms", "safe_file_readers"),
+    *("safe_shell_launchers", "pass_through", "ignored_comms", "safe_file_readers"),
     *("noisy_comms", "safe_command_launchers", "known_network_callers"),
 )
 BASH, DASH, SH = "/usr/bin/bash", "/usr/bin/dash", "/bin/sh"
@@ -42,8 +45,15 @@ def sh(host: Host, parent: Identity, *words: str) -> list[Alert]:
 
 @pytest.mark.parametrize("entry", [entry for name in TRUSTING for entry in FILTERS[name]])
 def test_no_entry_trusts_whatever_it_meets(entry: str) -> None:
-    assert entry.startswith(("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")) or "/" not in entry
-    assert len(entry.split("*", maxsplit=1)[0]) >= 2
+    names, files = split_purpose(entry)
+    for name in names:
+        assert name.startswith(("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")) or "/" not in name
+        assert len(name.split("*", maxsplit=1)[0]) >= 2
+    assert all(file.startswith("/") and len(file) > 4 for file in files)
+
+
+def test_no_program_may_read_every_sensitive_file() -> None:
+    assert all(split_purpose(entry)[1] for entry in FILTERS["safe_file_readers"])
 
 
 @pytest.mark.parametrize(
@@ -82,6 +92,81 @@ def test_a_reader_of_secrets_is_loud(reader: str, file: str, *, system: bool) ->
     alerts = host.open(thief, file)
     assert loud(alerts) == {READ}
     assert CREDENTIAL in loud(host.run(host.bash, "/usr/bin/ls")[1])
+
+
+CAT = "/usr/bin/cat"
+HOME = "/home/a"
+SECRETS = {
+    "/etc/shadow-": "/usr/sbin/usermod",
+    "/etc/gshadow-": "/usr/sbin/groupmod",
+    "/etc/security/opasswd": "/usr/bin/passwd",
+    "/etc/ssh/ssh_host_ed25519_key": "/usr/sbin/sshd",
+    "/etc/krb5.keytab": "/usr/sbin/sssd",
+    "/etc/ssl/private/site.key": "/usr/sbin/nginx",
+    "/etc/wireguard/wg0.conf": "/usr/bin/wg",
+    "/etc/NetworkManager/system-connections/home.nmconnection": "/usr/sbin/NetworkManager",
+    f"{HOME}/.ssh/id_ed25519_sk": "/usr/bin/ssh",
+    f"{HOME}/.ssh/work": "/usr/bin/ssh-add",
+    "/root/.ssh/id_xmss": "/usr/bin/ssh",
+    f"{HOME}/.gnupg/private-keys-v1.d/0A.key": "/usr/bin/gpg-agent",
+    f"{HOME}/.password-store/mail.gpg": "/usr/bin/gpg",
+    f"{HOME}/.local/share/keyrings/login.keyring": "/usr/bin/gnome-keyring-daemon",
+    f"{HOME}/.aws/credentials": "/usr/local/aws-cli/v2/2.15.0/dist/aws",
+    f"{HOME}/.azure/msal_token_cache.json": "/opt/az/bin/python3.11",
+    f"{HOME}/.config/gcloud/credentials.db": (
+        "/usr/lib/google-cloud-sdk/platform/bundledpythonunix/bin/python3.11"
+    ),
+    f"{HOME}/.docker/config.json": "/usr/bin/docker",
+    f"{HOME}/.kube/config": "/usr/bin/kubectl",
+    "/var/lib/kubelet/pki/kubelet.key": "/usr/bin/kubelet",
+    "/var/lib/kubelet/pods/7-f/volumes/k8s~projected/api/..2026/token": "/usr/bin/kubelet",
+    f"{HOME}/.git-credentials": "/usr/lib/git-core/git-credential-store",
+    f"{HOME}/.netrc": "/usr/bin/curl",
+    f"{HOME}/.config/gh/hosts.yml": "/usr/bin/gh",
+    f"{HOME}/.pgpass": "/usr/lib/postgresql/15/bin/psql",
+    f"{HOME}/.my.cnf": "/usr/bin/mariadb-dump",
+    f"{HOME}/.mozilla/firefox/x.default/logins.json": "/usr/lib/firefox-esr/firefox-esr",
+    f"{HOME}/.config/google-chrome/Default/Login Data": "/opt/google/chrome/chrome",
+    f"{HOME}/.config/BraveSoftware/Brave-Browser/Default/Cookies": "/opt/brave.com/brave/brave",
+    f"{HOME}/.psql_history": "/usr/lib/postgresql/15/bin/psql",
+    f"{HOME}/.local/share/fish/fish_history": "/usr/bin/fish",
+    f"{HOME}/.histfile": "/usr/bin/zsh",
+}
+"""What an intruder reads, and the program whose it is."""
+
+
+@pytest.mark.parametrize("file", [*SECRETS, "/var/backups/shadow.bak", f"{HOME}/.vault-token"])
+def test_a_secret_is_read_aloud(file: str) -> None:
+    host = shipped()
+    assert loud(host.open(host.run(host.bash, CAT)[0], file)) == {READ}
+
+
+@pytest.mark.parametrize(("file", "owner"), SECRETS.items())
+def test_a_secret_is_read_in_silence_by_the_program_whose_it_is(file: str, owner: str) -> None:
+    host = shipped()
+    reader, _ = host.run(host.bash, owner)
+    assert not loud(host.open(reader, file))
+    assert loud(host.open(reader, "/etc/sudoers")) == {READ}
+
+
+@pytest.mark.parametrize("name", ["config", "known_hosts", "id_rsa.pub"])
+def test_what_is_no_secret_of_ssh_may_be_read_by_the_usual_tools(name: str) -> None:
+    host = shipped()
+    assert not loud(host.open(host.run(host.bash, CAT)[0], f"{HOME}/.ssh/{name}"))
+
+
+@pytest.mark.parametrize("folder", [f"{HOME}/.ssh", "/etc/sudoers.d", f"{HOME}/.password-store/x"])
+def test_to_list_a_folder_is_not_to_read_what_is_in_it(folder: str) -> None:
+    host = shipped()
+    listing, _ = host.run(host.bash, "/usr/bin/ls")
+    assert not loud(host.open(listing, folder, flags=os.O_DIRECTORY))
+    assert loud(host.open(listing, f"{folder}/x")) == {READ}
+
+
+def test_the_kernel_looks_at_the_names_of_a_secret_and_of_its_folder_alone() -> None:
+    names = component_names(FILTERS["sensitive_files"])
+    assert DELIVER_ALL not in names
+    assert not [file for file in SECRETS if not names & set(file.split("/")[-2:])]
 
 
 @pytest.mark.parametrize(

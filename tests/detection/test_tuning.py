@@ -27,7 +27,7 @@ EXPLAINED = (Path(__file__).parents[2] / "docs" / "rules-exclusions.md").read_te
 FOLDER = Path(__file__).parents[2] / "actors" / "detection" / "builtin_tuning"
 PRELOAD = "4b3cb710-5e83-4715-8c45-8b2b5b3e5751"
 UNITS = "1bac86ba-41aa-4f62-9d6b-405eac99b485"
-READERS = ("dpkg*", "useradd")
+WRITERS = ("dpkg*", "useradd")
 O_WRONLY, O_RDWR, O_CREAT = 1, 2, 0o100
 
 
@@ -48,7 +48,7 @@ def host_of(rule_id: str, path: str) -> Host:
     matches = (Match("open", Test("path", "startswith", (path,))),)
     rule = tuned(Rule(id=rule_id, label="x", matches=matches), by_rule(())[rule_id])
     host = Host()
-    host.engine = Engine(RuleSet(FilterSettings(safe_file_readers=READERS), [rule]))
+    host.engine = Engine(RuleSet(FilterSettings(safe_file_writers=WRITERS), [rule]))
     return host
 
 
@@ -111,7 +111,7 @@ def test_the_status_can_be_changed_both_ways() -> None:
     [
         ("tunes = []", "length"),
         ("tunes = ['a b']", "regex"),
-        ("tunes = ['a']\nlevel = 'low'", "unknown field"),
+        ("tunes = ['a']\nlevel = 'low'", "there is no key level"),
         ("tunes = ['a']\n[[exclusions]]\nmatch = {uid = 0}\nowner = 'x'", "reason"),
         ("tunes = ['a']\n[[exclusions]]\nmatch = {}\nowner = 'x'\nreason = 'y'", "empty"),
         ("tunes = ['a'\n", "Unclosed array"),

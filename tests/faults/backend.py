@@ -63,6 +63,8 @@ class Process:
         self._out = folder / f"{name}.out"
         self._environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
+        self.listen = self._environment.get("LISTEN", "")
+        """Where it serves metrics and health; empty for nowhere."""
 
     def start(self) -> None:
         """Start it."""
@@ -136,16 +138,25 @@ class Backend:
         )
         server = [str(find_server()), "--config", str(conf)]
         self.broker = Process("broker", server, folder)
-        self.services = {
-            name: Process(
-                name,
-                [sys.executable, "-m", f"services.{name}"],
-                folder,
-                environment=self.environment,
-            )
-            for name in SERVICES
-        }
+        self.services = {name: self._service(name) for name in SERVICES}
         self.emitters: list[Process] = []
+
+    def _service(self, name: str) -> Process:
+        listen = f"127.0.0.1:{free_port()}"
+        return Process(
+            name,
+            [sys.executable, "-m", f"services.{name}"],
+            self.folder,
+            environment={
+                **self.environment,
+                f"LAVENDER_{name.upper()}__LISTEN": listen,
+                "LISTEN": listen,
+            },
+        )
+
+    def add_detection(self) -> None:
+        """Have a detection worker too, which remembers by itself."""
+        self.services["detection"] = self._service("detection")
 
     def start(self, *, broker: bool = True) -> None:
         """Start everything."""

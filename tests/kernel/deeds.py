@@ -13,8 +13,8 @@ import msgspec
 from tests.kernel.sigma_cases import BORE, RAN, WROTE
 from tests.kernel.workload import ADDRESS, Island, copy_as
 
-BOUNDARY = ("/usr/bin/timeout", "30")
-"""A launcher that is trusted, so what it starts is a lineage of its own."""
+BOUNDARY = ("/usr/sbin/runuser", "-u", "root", "--")
+"""A session of its own, so what it starts is a lineage of its own."""
 OUTSIDE = "203.0.113.9"
 """An address that belongs to nobody; here, to the island."""
 PRIVATE = """
@@ -91,7 +91,7 @@ class Stage:
             env={"PATH": f"{self._bin / 'true' / 'bin'}:/usr/bin:/bin:/usr/sbin:/sbin"},
         )
         process.wait(30)
-        self.done.append(Done(rule, name, ("timeout", *parents), process.pid))
+        self.done.append(Done(rule, name, ("runuser", *parents), process.pid))
 
     def everything(self) -> None:
         """All of it."""

@@ -12,6 +12,8 @@ is not seen.
 from __future__ import annotations
 
 import os
+import select
+import shlex
 import subprocess
 import textwrap
 from pathlib import Path
@@ -329,51 +331,68 @@ def installed() -> set[str]:
 
 
 class Hour:
-    """Runs activities in a home folder of their own, as root does from a login shell."""
+    """Runs activities in a home folder of their own, as root does from a login shell.
+
+    The shell must run before the agent does: its launcher, this test, is no trusted one.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.pids: dict[int, str] = {}
         developers = ("PYTHON", "PYENV", "VIRTUAL", "GIT_", "COV", "LAVENDER")
         kept = {name: x for name, x in os.environ.items() if not name.startswith(developers)}
-        self._environment = {
-            **kept,
-            "HOME": str(home),
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "DEBIAN_FRONTEND": "noninteractive",
-            "SHELL": "/bin/bash",
-        }
+        self._shell = subprocess.Popen(
+            ["/usr/bin/bash", "--noprofile", "--norc"],
+            cwd=home,
+            env={
+                **kept,
+                "HOME": str(home),
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "DEBIAN_FRONTEND": "noninteractive",
+                "SHELL": "/bin/bash",
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
 
     def do(self, name: str, script: str, *words: str) -> None:
         """Run one script to its end; it must succeed."""
         file = self.home / f"{name.replace(' ', '-')}.sh"
+        output = file.with_suffix(".out")
         file.write_text("set -eu\n" + textwrap.dedent(script))
-        # env starts the shell, not this test: a Python from anywhere is no trusted launcher.
-        process = subprocess.Popen(
-            ["/usr/bin/env", "bash", str(file), *words],
-            cwd=self.home,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.pids[process.pid] = name
-        try:
-            output, _ = process.communicate(timeout=STEP_SECS)
-        finally:
-            process.kill()
-        assert process.returncode == 0, f"{name}: exit {process.returncode}\n{output[-2000:]}"
+        command = shlex.join(["bash", str(file), *words])
+        self._type(f"{command} < /dev/null > {shlex.quote(str(output))} 2>&1 & echo $!")
+        pid = self._answer(5)
+        self.pids[pid] = name
+        self._type(f"wait {pid}; echo $?")
+        code = self._answer(STEP_SECS)
+        assert code == 0, f"{name}: exit {code}\n{output.read_text()[-2000:]}"
 
+    def owners(self, events: list[Line]) -> dict[tuple[int, int], str]:
+        """Every process that descends from an activity, with the name of that activity."""
+        found: dict[tuple[int, int], str] = {}
+        forks = (event for event in events if event["type"] == "fork")
+        for fork in sorted(forks, key=lambda fork: fork["time_ns"]):
+            activity = found.get((fork["ppid"], fork["parent_start_ns"]))
+            if activity is None and fork["ppid"] == self._shell.pid:
+                activity = self.pids.get(fork["pid"])
+            if activity is not None:
+                found[fork["pid"], fork["start_ns"]] = activity
+        return found
 
-def owners(events: list[Line], pids: dict[int, str]) -> dict[tuple[int, int], str]:
-    """Every process that descends from one of ``pids``, with the name of that activity."""
-    found: dict[tuple[int, int], str] = {}
-    forks = (event for event in events if event["type"] == "fork")
-    for fork in sorted(forks, key=lambda fork: fork["time_ns"]):
-        activity = found.get((fork["ppid"], fork["parent_start_ns"]))
-        if activity is None and fork["ppid"] == os.getpid():
-            activity = pids.get(fork["pid"])
-        if activity is not None:
-            found[fork["pid"], fork["start_ns"]] = activity
-    return found
+    def close(self) -> None:
+        """Log out."""
+        self._shell.kill()
+        self._shell.communicate()
+
+    def _type(self, line: str) -> None:
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(f"{line}\n".encode())
+        self._shell.stdin.flush()
+
+    def _answer(self, within_secs: float) -> int:
+        assert self._shell.stdout is not None
+        ready, _, _ = select.select([self._shell.stdout], [], [], within_secs)
+        assert ready, f"not done within {within_secs} s"
+        return int(self._shell.stdout.readline())

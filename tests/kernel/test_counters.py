@@ -77,7 +77,10 @@ def test_seen_is_delivered_filtered_suppressed_and_lost(
     assert running.recording is not None
     events = running.recording.refresh()
 
-    whole = probes["open"]["lost"] == 0 and running.stopped()["dropped_by_actors"] == 0
+    whole = (
+        probes["open"]["lost"] == probes["open"]["throttled"] == 0
+        and running.stopped()["dropped_by_actors"] == 0
+    )
     assert probes["open"]["seen"] >= 2 * OPENS
     if whole:
         mine = [event.get("filename") for event in events if event["pid"] == opener]
@@ -112,10 +115,14 @@ def test_what_a_flood_at_full_speed_costs_is_counted_and_said(
         subprocess.run([build(OPEN_FLOOD), path, str(5 * OPENS)], check=True)
         probes = last_counts(running)
     # How much may be lost is the benchmark's to say; here, that not one is unaccounted for.
-    assert probes["open"]["delivered"] + probes["open"]["lost"] >= 10 * OPENS
-    lost = sum(counts["lost"] for counts in probes.values())
+    opens = probes["open"]
+    assert opens["delivered"] + opens["throttled"] + opens["lost"] >= 10 * OPENS
+    lost, throttled = (
+        sum(counts[word] for counts in probes.values()) for word in ("lost", "throttled")
+    )
     assert running.stopped()["lost_in_kernel"] == lost
-    assert running.stopped()["level"] == ("warning" if lost else "info")
+    assert running.stopped()["throttled_in_kernel"] == throttled
+    assert running.stopped()["level"] == ("warning" if lost or throttled else "info")
 
 
 def test_a_status_record_has_every_counter() -> None:

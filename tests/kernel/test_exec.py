@@ -138,13 +138,15 @@ def test_what_the_standard_descriptors_are_is_told(watched: Endpoint, tmp_path: 
     os.mkfifo(fifo)
     reading, writing = os.pipe()
     ours, theirs = socket.socketpair()
+    network = socket.socket(socket.AF_INET)
     master, slave = pty.openpty()
     named = os.open(fifo, os.O_RDWR)
     folder = os.open(tmp_path, os.O_RDONLY)
     file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     null, zero = os.open(os.devnull, os.O_RDWR), os.open("/dev/zero", os.O_RDWR)
     given = {
-        theirs.fileno(): f"socket:[{os.fstat(theirs.fileno()).st_ino}]",
+        theirs.fileno(): f"unix:[{os.fstat(theirs.fileno()).st_ino}]",
+        network.fileno(): f"socket:[{os.fstat(network.fileno()).st_ino}]",
         reading: f"pipe:[{os.fstat(reading).st_ino}]",
         named: f"fifo:[{fifo.stat().st_ino}]",
         slave: "tty",
@@ -163,6 +165,7 @@ def test_what_the_standard_descriptors_are_is_told(watched: Endpoint, tmp_path: 
     finally:
         ours.close()
         theirs.close()
+        network.close()
         for descriptor in (reading, writing, master, slave, named, folder, file, null, zero):
             os.close(descriptor)
 

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from tests.kernel.endpoint import ROOT, Line, endpoint
-from tests.kernel.hour import CONTROL, DONE, HOUR, REMOVE, Hour, installed, owners
+from tests.kernel.hour import CONTROL, DONE, HOUR, REMOVE, Hour, installed
 from tests.services.detection.sigma.evaluator import corpora
 
 FOLDER = corpora() / "sigma-linux"
@@ -62,7 +62,8 @@ def recorded() -> Iterator[Recorded]:
             assert running.stopped()["lost_in_kernel"] == 0
             assert running.recording is not None
             events = running.recording.refresh()
-        yield Recorded(path, events, running.alerts, owners(events, hour.pids))
+        hour.close()
+        yield Recorded(path, events, running.alerts, hour.owners(events))
 
 
 def test_an_ordinary_hour_raises_nothing(recorded: Recorded) -> None:

@@ -49,7 +49,7 @@ class Stage:
     """Where scenarios run, each in a lineage of its own.
 
     What one process starts belongs together (``actors/detection/correlator.py``), and pytest
-    starts everything here. timeout(1) is a safe launcher, a boundary: scenarios do not mix.
+    starts everything here. runuser(1) begins a session, a boundary: scenarios do not mix.
     """
 
     def __init__(self, watched: Endpoint) -> None:
@@ -57,7 +57,7 @@ class Stage:
 
     def play(self, *words: str | Path, **options: Any) -> int:
         """Run a program to its end; its pid."""
-        boundary = subprocess.Popen(["/usr/bin/timeout", "30", *words], **options)
+        boundary = subprocess.Popen(["/usr/sbin/runuser", "-u", "root", "--", *words], **options)
         boundary.wait()
         return int(self._watched.printed(type="exec", ppid=boundary.pid)["pid"])
 
@@ -135,7 +135,7 @@ def test_a_shell_under_another_name_is_a_shell(
 def test_a_shell_from_a_safe_launcher_or_a_shell_is_nothing(
     watched: Endpoint, stage: Stage, launcher: list[str], tmp_path: Path
 ) -> None:
-    stage.play(*launcher, "sh", "-c", "true", str(tmp_path))
+    stage.play("bash", "-c", '"$@"; exit', "-", *launcher, "sh", "-c", "true", str(tmp_path))
     line = watched.printed(type="exec", cmdline=f"sh -c true {tmp_path}")
     assert SHELL not in watched.rules_of(line["pid"])
 
@@ -180,9 +180,28 @@ def test_a_copy_of_python_called_systemd_is_no_safe_reader(
     assert watched.alert(READ, pid)["ancestry"].endswith("=>systemd")
 
 
-def test_a_safe_reader_is_nothing(watched: Endpoint, stage: Stage, secret: Path) -> None:
-    pid = stage.play("/bin/bash", "-c", f": < {secret}")
+def test_a_reader_of_its_own_file_is_nothing(
+    watched: Endpoint, stage: Stage, tmp_path: Path
+) -> None:
+    history = tmp_path / ".bash_history"
+    history.touch()
+    pid = stage.play("/bin/bash", "-c", f": < {history}")
     assert READ not in watched.rules_of(pid)
+
+
+@pytest.mark.parametrize(
+    "code", ["cat < {}", "mapfile -t x < {}", "x=$(<{})", "while read x; do :; done < {}", ". {}"]
+)
+def test_a_shell_that_reads_secrets_itself(
+    watched: Endpoint, stage: Stage, secret: Path, code: str
+) -> None:
+    stage.play("/bin/bash", "-c", f"{code.format(secret)}; exit")
+    alert = watched.wait_for(
+        lambda: next(
+            (a for a in watched.alerts_about(rule=READ) if str(secret) in a["detail"]), None
+        )
+    )
+    assert "/bash opened" in alert["detail"]
 
 
 def test_what_a_script_of_a_safe_name_reads_is_told(

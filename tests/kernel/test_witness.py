@@ -96,7 +96,7 @@ def test_an_overflow_of_the_queue_is_counted(place: Place) -> None:
     """
     code = """if True:
         import os, sys
-        for number in range(10_000):
+        for number in range(20_000):
             name = f"{sys.argv[1]}.{number}"
             os.link(sys.argv[1], name)
             os.close(os.open(name, os.O_RDONLY))

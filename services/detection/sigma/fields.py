@@ -52,6 +52,8 @@ class Unserved:
     """Such records may have it, but Lavender's events do not tell."""
 
     reason: str
+    misspelt: bool = False
+    """It is a field that Lavender has, but for a letter."""
 
 
 Lookup: TypeAlias = Field | Choice | Absent | Unserved

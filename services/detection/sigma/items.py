@@ -106,6 +106,8 @@ def _one(item: Item, value: SigmaType) -> Folded:
         lookup = item.view.lookup(item.of.field)
     match lookup:
         case Unserved():
+            if lookup.misspelt:
+                raise Invalid(lookup.reason, line=item.line)
             item.lacks(lookup.reason)
             return item.unknown
         case Absent():

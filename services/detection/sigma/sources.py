@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sigma.rule.logsource import SigmaLogSource
 
+from actors.detection.complaints import did_you_mean
 from actors.detection.conditions import EventType, Test
 from services.detection.sigma import auditd
 from services.detection.sigma.fields import Choice, Field, Lookup, Unserved, View
-from services.detection.sigma.refusals import Unsupported
+from services.detection.sigma.refusals import Invalid, Unsupported
 
 _USER: dict[str, Lookup] = {
     "User": Field("user"),
@@ -66,8 +68,15 @@ _WINDOWS = frozenset(
 )
 
 
-def _missing(event: EventType) -> Any:
+_NEAR = 0.85
+"""How like a word that Lavender knows must be another, to be taken for a slip."""
+
+
+def _missing(event: EventType, known: Mapping[str, Lookup]) -> Any:
     def lookup(name: str) -> Lookup:
+        near = did_you_mean(name, known, cutoff=_NEAR)
+        if near and name not in _LACKING:
+            return Unserved(f"field {name}: there is no such field{near}", misspelt=True)
         why = _LACKING.get(name) or (
             "a Windows field, which nothing on Linux has"
             if name in _WINDOWS
@@ -83,9 +92,11 @@ _WRITTEN = Test("access", "equals", ("write", "create"))
 _INTERNET = Test("family", "equals", ("ipv4", "ipv6"))
 
 _CATEGORIES = {
-    "process_creation": View("exec", (_SUCCESS,), _CREATION, _missing("exec")),
-    "file_event": View("open", (_SUCCESS, _WRITTEN), _FILE, _missing("open")),
-    "network_connection": View("connect", (_INTERNET,), _CONNECTION, _missing("connect")),
+    "process_creation": View("exec", (_SUCCESS,), _CREATION, _missing("exec", _CREATION)),
+    "file_event": View("open", (_SUCCESS, _WRITTEN), _FILE, _missing("open", _FILE)),
+    "network_connection": View(
+        "connect", (_INTERNET,), _CONNECTION, _missing("connect", _CONNECTION)
+    ),
 }
 
 
@@ -98,6 +109,9 @@ def views(source: SigmaLogSource) -> tuple[View, ...]:
     if source.product not in {None, "linux"}:
         raise Unsupported(f"logsource product {source.product}: Lavender watches Linux")
     if source.category is not None:
+        near = did_you_mean(source.category, _CATEGORIES, cutoff=_NEAR)
+        if near and source.category not in _CATEGORIES:
+            raise Invalid(f"logsource category {source.category}: there is no such category{near}")
         if source.category not in _CATEGORIES:
             raise Unsupported(
                 f"logsource category {source.category}: Lavender has no such event, only"

@@ -81,6 +81,30 @@ def recorded(path: Path, events: list[AnyEvent]) -> Path:
 # rules
 
 
+def test_check_of_no_rule_fails(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    assert run("rules", "check", folder)[:2] == (1, "0 rules are good, 0 unsupported, 0 wrong\n")
+
+
+def test_check_names_what_is_not_read_for_its_name(run: Run, rule: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    rule.rename(folder / "mine.toml")
+    for name in ("typo.tml", ".hidden", "notes.txt"):
+        (folder / name).touch()
+    code, out, _ = run("rules", "check", folder)
+    ends = "not read: the name of a rule file ends in .json, .toml, .yaml, .yml"
+    assert (code, out.splitlines()) == (
+        0,
+        [
+            f"{folder}/notes.txt: {ends}",
+            f"{folder}/typo.tml: {ends}",
+            "1 rules are good, 0 unsupported, 0 wrong",
+        ],
+    )
+
+
 def test_check_says_what_is_wrong_and_where(run: Run, rule: Path, tmp_path: Path) -> None:
     assert run("rules", "check", rule)[:2] == (0, "1 rules are good, 0 unsupported, 0 wrong\n")
     bad = tmp_path / "bad.toml"

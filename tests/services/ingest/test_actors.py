@@ -8,6 +8,7 @@ import trio.testing
 from actors.runtime.testing import run_actor
 from services.buckets import Buckets
 from services.claims import Claims, Deliveries
+from services.ingest import actors
 from services.ingest.actors import IngestCounts, Judge, Outlet, Verdicts
 from services.ingest.sequence import Sequences
 from tests.services.cast import Notes, delivery
@@ -177,6 +178,16 @@ async def test_an_event_id_that_no_header_holds_is_refused() -> None:
     good, refused = ingest.notes.published
     assert good.message_id == "acme.web-1.7f1c"
     assert record_of(refused).invalid_id == "TELEMETRY_RAW-1"
+
+
+async def test_what_grows_too_large_in_its_canonical_form_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actors, "CANONICAL_MAX_BYTES", len(GOOD.payload))
+    ingest = Ingest()
+    await ingest.publish(*await ingest.take(GOOD))
+    (refused,) = ingest.notes.published
+    assert record_of(refused).reason == "too_large"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from tests.services.messages import EPOCH, counted
 from transport.messages import Counters, Gap, ProbeCounts
 
 OTHER = "00000000000000bb"
+NOW_MS = 1_800_000_000_000
 
 
 def facts(**changes: Any) -> EpochFacts:
@@ -36,7 +37,7 @@ def facts(**changes: Any) -> EpochFacts:
 
 
 def account(*epochs: EpochFacts, **changes: Any) -> Account:
-    (found,) = accounts(LedgerFacts(epochs, **changes))
+    (found,) = accounts(LedgerFacts(epochs, **changes), at_unix_ms=NOW_MS)
     return found
 
 
@@ -188,3 +189,43 @@ def test_people_and_programs_read_the_same_numbers() -> None:
     record = msgspec.json.decode(to_json([found]))
     assert (record["balanced"], record["agents"][0]["missing"]) == (False, 5)
     assert "no agent" in to_text([])
+
+
+def heard(at_unix_ms: int, **changes: Any) -> Account:
+    key = ("acme", "web-1")
+    (found,) = accounts(
+        LedgerFacts([facts()], heard={key: at_unix_ms}), at_unix_ms=NOW_MS, **changes
+    )
+    return found
+
+
+def test_the_ledger_says_up_to_when_it_knows() -> None:
+    found = heard(NOW_MS - 5000)
+    assert (found.as_of_unix_ms, found.silent, found.balanced) == (NOW_MS - 5000, False, True)
+    text = to_text([found])
+    assert "acme/web-1  (1 starts, as of 2027-01-15T07:59:55.000Z)" in text
+    assert "\n  balanced\n" in text
+
+
+def test_a_silent_agent_does_not_balance() -> None:
+    found = heard(NOW_MS - 61_000)
+    assert (found.problems, found.silent, found.balanced) == ([], True, False)
+    text = to_text([found])
+    assert "SILENT since 2027-01-15T07:58:59.000Z: nothing is known of later" in text
+    assert "  balanced" not in text
+    assert msgspec.json.decode(to_json([found]))["balanced"] is False
+    assert not heard(NOW_MS - 61_000, silent_after_ms=120_000).silent
+
+
+def test_an_agent_that_was_heard_from_before_the_range_alone_is_silent() -> None:
+    (found,) = accounts(LedgerFacts([], heard={("acme", "web-1"): 7}), at_unix_ms=NOW_MS)
+    assert (found.silent, found.epochs) == (True, 0)
+
+
+def test_whoever_sends_cannot_make_reasons_without_end() -> None:
+    reasons = {f"why {n}": 1 for n in range(1000)} | {"overlap": 1, "common": 500}
+    found = account(facts(rejected=reasons))
+    assert len(found.rejected) == 21
+    assert sum(found.rejected.values()) == 1501
+    assert (found.rejected["common"], found.rejected["overlap"]) == (500, 1)
+    assert found.rejected["other reasons"] == 982

@@ -15,7 +15,7 @@ from services.store.settings import StoreSettings
 from services.store.sqlite import SqliteStore
 from tests.services.store.cast import EPOCH, NOW_MS, alert, batch, exit_event, invalid
 from tests.services.store.places import Place
-from transport.messages import Counters, Evicted, Gap, ProbeCounts
+from transport.messages import Counters, Evicted, Gap, ProbeCounts, Rejected
 
 LATER = "ffeeddccbbaa9988"
 
@@ -135,6 +135,33 @@ async def test_tenants_and_agents_are_told_apart_and_can_be_chosen(store: Store)
     assert [each.agent_id for each in chosen.epochs] == ["agent-2"]
     assert set(chosen.invalid) == set(chosen.rows) == {("acme", "agent-2")}
     assert len((await ledger(store, tenant_id="acme")).epochs) == 2
+
+
+async def test_reasons_are_told_up_to_a_bound_and_the_rest_summed_up(store: Store) -> None:
+    rejected = [Rejected(n, f"why {n}") for n in range(40)]
+    rejected += [Rejected(n, "common") for n in range(40, 45)]
+    await store.add_telemetry([batch(0, events=[], rejected=rejected)])
+    await store.add_invalid([invalid(n, reason=f"why {n}") for n in range(30)])
+    found = await ledger(store)
+    reasons = found.epochs[0].rejected
+    assert (len(reasons), sum(reasons.values())) == (21, 45)
+    assert (reasons["common"], reasons["other reasons"]) == (5, 21)
+    refused = found.invalid["acme", "agent-1"]
+    assert (len(refused), sum(refused.values()), refused["other reasons"]) == (21, 30, 10)
+
+
+async def test_it_says_when_an_agent_was_heard_from_last_also_before_the_range(
+    store: Store,
+) -> None:
+    await store.add_telemetry([batch(0), batch(1)])
+    key = ("acme", "agent-1")
+    assert (await ledger(store)).heard == {key: NOW_MS + 1}
+    assert (await ledger(store, 0, NOW_MS + 1)).heard == {key: NOW_MS}
+    day_ms = 86_400_000
+    later = await ledger(store, NOW_MS + 6 * day_ms)
+    assert (later.epochs, later.heard) == ([], {key: NOW_MS + 1})
+    assert (await ledger(store, NOW_MS + 8 * day_ms)).heard == {}
+    assert (await ledger(store, agent_id="other")).heard == {}
 
 
 async def test_rows_are_counted_by_their_reception(store: Store) -> None:

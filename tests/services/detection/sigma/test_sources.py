@@ -89,6 +89,23 @@ def test_other_logs_are_unsupported_by_name(logsource: str, reason: str) -> None
     assert reason in refusal.reason
 
 
+@pytest.mark.parametrize(
+    ("logsource", "text", "reason"),
+    [
+        ("category: proces_creation", "Image: x", "did you mean process_creation?"),
+        ("category: file_events", "Image: x", "did you mean file_event?"),
+        ("category: process_creation", "Imag: x", "field Imag: there is no such field"),
+        ("category: process_creation", "Commandline: x", "did you mean CommandLine?"),
+        ("category: file_event", "TargetFileName: x", "did you mean TargetFilename?"),
+        ("category: network_connection", "DestinationIP: x", "did you mean DestinationIp?"),
+    ],
+)
+def test_a_slip_is_a_mistake_and_not_unsupported(logsource: str, text: str, reason: str) -> None:
+    refusal = refused_item(text, logsource)
+    assert refusal.kind == "invalid"
+    assert reason in refusal.reason
+
+
 @pytest.mark.parametrize("product", ["windows", "macos"])
 def test_other_systems_are_unsupported_by_name(product: str) -> None:
     text = document("sel: {Image: x}\ncondition: sel").replace("linux", product)
