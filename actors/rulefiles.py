@@ -111,10 +111,14 @@ class RuleFiles:
                 )
 
     def unreadable(self) -> list[str]:
-        """Files that this process's user may not read, so that no change of them is taken up."""
-        if self.folder is None or not self.folder.is_dir():
+        """Files that this process's user may not read, so that no change of them is taken up.
+
+        Raises:
+            RuleFileError: it may not look into the folder.
+        """
+        if not rule_folders.is_there(self.folder):
             return []
-        files = rulebook.find_files([self.folder], set(self._readers))
+        files = rule_folders.find_files([self.folder], set(self._readers))
         return [str(each) for each in files if not os.access(each, os.R_OK)]
 
     def warn_of_unreadable(self) -> None:

@@ -70,11 +70,21 @@ def _rules(rules: RuleFiles) -> str:
         raise _MissingError("; ".join(map(str, book.unusable)))
     active = sum(row.status == "active" for row in book.rows)
     found = f"{active} active, {len(book.rows) - active} disabled"
-    unreadable = privileges.as_unprivileged(rules.unreadable) if os.geteuid() == 0 else []
+    unreadable = privileges.as_unprivileged(_unreadable(rules)) if os.geteuid() == 0 else []
     if unreadable:
         user = privileges.unprivileged_user().pw_name
         found += f"; user {user} cannot read changes of {', '.join(unreadable)}"
     return found
+
+
+def _unreadable(rules: RuleFiles) -> Callable[[], list[str]]:
+    def find() -> list[str]:
+        try:
+            return rules.unreadable()
+        except RuleFileError as error:
+            return [str(error)]
+
+    return find
 
 
 def _confinement() -> str:
