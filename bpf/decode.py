@@ -70,7 +70,10 @@ def _comm(raw: bytes) -> str:
 
 
 def kernel_path(raw: bytes) -> str:
-    """The path whose components, leaf first and each ended by NUL, are ``raw``."""
+    """The path whose components, leaf first and each ended by NUL, are ``raw``.
+
+    One that was cut, and ends with an empty component, begins with ``...``: it is not absolute.
+    """
     # Long ones must not fill the cache: whoever runs a program chooses its path.
     return _short_kernel_path(raw) if len(raw) <= _CACHED_PATH_MAX else _kernel_path(raw)
 
@@ -79,6 +82,9 @@ def _kernel_path(raw: bytes) -> str:
     parts = raw.decode("utf-8", "backslashreplace").split("\0")[-2::-1]
     if parts and parts[0] == "/":  # the root of a tree that is mounted nowhere
         del parts[0]
+    if parts and not parts[0]:
+        parts[0] = "..."
+        return "/".join(parts)
     return "/" + "/".join(parts)
 
 

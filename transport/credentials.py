@@ -59,9 +59,21 @@ def read_identity(settings: BrokerSettings) -> Identity:
         return Identity(jwt[1], seed[1], _public_key(seed[1], f"credentials_file {path}"))
     if settings.nkey_seed_file:
         path = settings.nkey_seed_file
-        found = _read(path, "nkey_seed_file").strip()
-        return Identity("", found, _public_key(found, f"nkey_seed_file {path}"))
+        return identity_of(_read(path, "nkey_seed_file").strip(), f"nkey_seed_file {path}")
     return Identity()
+
+
+def identity_of(seed: str, where: str) -> Identity:
+    """The identity of an nkey's seed.
+
+    Args:
+        seed: the seed.
+        where: it was found, for the error.
+
+    Raises:
+        CredentialsError: it is none.
+    """
+    return Identity("", seed, _public_key(seed, where))
 
 
 def _read(path: Path, key: str) -> str:

@@ -20,6 +20,7 @@ BACKLOG_MAX_BYTES = 8 << 20
 _LOOK_AGAIN_SECS = 0.05
 _PERMANENT = frozenset((10054, 10097))
 """JetStream's errors of one message: larger than the stream's messages may be, its headers too."""
+_SUBJECT_FULL = "maximum messages per subject exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Receipt:
     """Why it was not stored, as far as is known; empty if it was."""
     permanent: bool = False
     """It can never be stored as it is: sent again it would fail again."""
+    subject_full: bool = False
+    """Its subject has as many messages as one may have; those of others are not concerned."""
 
 
 class Job:
@@ -210,6 +213,8 @@ def _receipt(payload: bytes, headers: bytes | None) -> Receipt:
             stored=False,
             error=f"{ack.error.description} ({code})",
             permanent=code in _PERMANENT,
+            # The code is that of every failure to store; only the text says which.
+            subject_full=ack.error.description == _SUBJECT_FULL,
         )
     if not ack.stream or not ack.seq:
         return Receipt(stored=False, error="the answer names no stream")

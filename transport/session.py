@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from transport import crossing
-from transport.credentials import read_identity, read_tls, without_secrets
+from transport.credentials import Identity, read_identity, read_tls, without_secrets
 from transport.deliveries import Delivery, dead_letter
 from transport.errors import BrokerTooOld, TransportError, Unauthorized, Unreachable
 from transport.feed import Feed
@@ -87,6 +87,7 @@ class Session:
         url: instead of the settings' one.
         inbox_prefix: where answers come; ``_INBOX.<name>`` if None. The broker's permissions must
             let us subscribe below it.
+        identity: instead of the settings' one; see `transport.local_key`.
         ping_secs: how often to see whether the broker is alive.
         chance: a number from 0 to 1, for jitter.
 
@@ -102,6 +103,7 @@ class Session:
         name: str,
         url: str | None = None,
         inbox_prefix: str | None = None,
+        identity: Identity | None = None,
         ping_secs: float = PING_SECS,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -111,7 +113,8 @@ class Session:
         self._shown = without_secrets(self._url)
         if urlsplit(self._url).scheme not in ("nats", "tls"):
             raise ValueError(f"{self._shown}: give a nats:// or tls:// address")
-        self._identity = read_identity(settings)
+        self._is_local = identity is not None
+        self._identity = read_identity(settings) if identity is None else identity
         self._tls = read_tls(settings, self._url)
         self._inbox_prefix = inbox_prefix or f"_INBOX.{name}"
         self._ping_secs = ping_secs
@@ -411,13 +414,19 @@ class Session:
             log.error("broker or session refuses", url=self._shown, reason=reason)
 
     def _advice(self, text: str) -> str:
-        if self._settings.credentials_file:
+        if self._is_local:
+            key = self._identity.public_key
+            what = f"the stack, whose key of user {key} was found here; start this after it"
+        elif self._settings.credentials_file:
             what = f"[broker] credentials_file {self._settings.credentials_file}"
         elif self._settings.nkey_seed_file:
             key = self._identity.public_key
             what = f"[broker] nkey_seed_file {self._settings.nkey_seed_file}, of user {key}"
         else:
-            what = "the url; [broker] names neither a credentials_file nor an nkey_seed_file"
+            what = (
+                "the url; [broker] names neither a credentials_file nor an nkey_seed_file, and an"
+                " agent that was started before the stack of its machine has not found its key"
+            )
         return f"{self._shown} refuses us ({text.removeprefix('nats: ')}): check {what}"
 
 

@@ -103,7 +103,18 @@ TELEMETRY_DETECTION = Stream(
     ),
 )
 """Full, it takes no more from its source until there is room, and then goes on where it was."""
-ALERT_STREAM = Stream("ALERTS", f"{ALERTS}.*.*", 168 * _HOUR_SECS, _GIB, ("alert-writer",))
+AGENT_MAX_ALERTS = 1024
+ALERT_MAX_BYTES = 512 * 1024
+ALERT_STREAM = Stream(
+    "ALERTS",
+    f"{ALERTS}.*.*",
+    168 * _HOUR_SECS,
+    _GIB,
+    ("alert-writer",),
+    subject_max_messages=AGENT_MAX_ALERTS,
+    message_max_bytes=ALERT_MAX_BYTES,
+)
+"""Of one agent by itself and by workers; those that nobody has read wait here for a week."""
 TELEMETRY_INVALID = Stream(
     "TELEMETRY_INVALID", f"{INVALID}.*.*", 168 * _HOUR_SECS, _GIB, ("invalid-writer",)
 )
@@ -118,10 +129,10 @@ STREAMS = (
 )
 
 INGEST = Consumer("ingest", "TELEMETRY_RAW", max_ack_pending=20_000)
-"""So many, because what is over an agent's rate waits as unacked."""
+"""So many, as for alerts, because what is over an agent's rate waits as unacked."""
 TELEMETRY_WRITER = Consumer("telemetry-writer", "TELEMETRY_CANONICAL")
 DETECTION = Consumer("detection", "TELEMETRY_DETECTION", partitions=PARTITIONS)
-ALERT_WRITER = Consumer("alert-writer", "ALERTS")
+ALERT_WRITER = Consumer("alert-writer", "ALERTS", max_ack_pending=20_000)
 INVALID_WRITER = Consumer("invalid-writer", "TELEMETRY_INVALID")
 
 

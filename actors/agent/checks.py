@@ -13,7 +13,7 @@ from actors.agent.settings import Settings
 from actors.config import Source
 from actors.detection.rulefile import RuleFileError
 from actors.rulefiles import RuleFiles
-from bpf import pins
+from bpf import fanotify, pins
 from bpf.attach import find_bcc_python
 from bpf.btf import Btf
 from bpf.errors import BpfError
@@ -47,6 +47,7 @@ def _tests(
     yield "kernel types", lambda: f"{len(Btf.of_kernel().offsets(FIELDS))} fields from BTF"
     yield "tracepoints", _tracepoints
     yield "bpffs", _bpffs
+    yield "marks", _marks
     yield "confinement", _confinement
 
 
@@ -130,3 +131,12 @@ def _bpffs() -> str:
             return "this kernel has none: a crash of the agent will lose what the rings hold"
         return f"{error.strerror}; the agent will try to"
     return f"mounted on {pins.BPFFS}"
+
+
+def _marks() -> str:
+    """No need either: without them the open probe alone sees sensitive files."""
+    try:
+        fanotify.Group().close()
+    except OSError as error:
+        return f"none: {error.strerror}; some ways to open sensitive files will not be seen"
+    return "fanotify"

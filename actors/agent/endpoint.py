@@ -16,9 +16,10 @@ from actors import notify, stdio
 from actors.agent import lock, memory, privileges, publishing, witness
 from actors.agent.confinement import Confinement, Work
 from actors.agent.console import Output, Stream
-from actors.agent.enrich import Enricher, Users, host_devices
+from actors.agent.enrich import Enricher, Users
 from actors.agent.exits import ExitCode, StartError, start_error
 from actors.agent.heartbeat import BEATS_MISSED
+from actors.agent.hostfiles import HostFiles
 from actors.agent.kinds import Resources, agent_kinds
 from actors.agent.readers import ring_problems
 from actors.agent.recording import RecordedSensor
@@ -263,7 +264,7 @@ def _prepare_publishing(settings: Settings) -> publishing.Prepared | None:
 def _sense(settings: Settings, attached: Attached, *, hold: bool) -> KernelSensor:
     sensor = KernelSensor(
         attached,
-        Enricher(Users(), host_devices()),
+        Enricher(Users(), HostFiles()),
         witness=witness.begin(
             settings.filters.sensitive_files, repeat_secs=settings.agent.open_repeat_secs
         ),

@@ -5,20 +5,16 @@ Nothing here asks the process itself: by then it may be gone or lie.
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from actors.agent.hostfiles import HostFiles, is_system_file
 from actors.detection.events import ConnectEvent, ExecEvent, FloodEvent, ListenEvent
 from bpf.decode import descriptor, text
 from bpf.records import MARK_HOST_NAMESPACE
 
-SYSTEM_FOLDERS = ("/usr/", "/bin/", "/sbin/", "/lib", "/opt/")
 PASSWD = Path("/etc/passwd")
 _EXECS_MAX = 4096
-_CONTROLLED_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Users:
@@ -57,43 +53,17 @@ class Users:
                 self._names.setdefault(int(fields[2]), fields[0])
 
 
-def host_devices(mountinfo: Path = Path("/proc/1/mountinfo")) -> frozenset[int]:
-    """Devices of the host's system folders, as the kernel numbers them (major << 20 | minor).
-
-    A file elsewhere, in a container's image or on a user's mount, may have a system file's path
-    and owner and still be somebody else's.
-    """
-    devices = set()
-    for line in mountinfo.read_text(errors="backslashreplace").splitlines():
-        fields = line.split(" ")
-        major, _, minor = fields[2].partition(":")
-        if fields[4] == "/" or f"{fields[4]}/".startswith(SYSTEM_FOLDERS):
-            devices.add(int(major) << 20 | int(minor))
-    return frozenset(devices)
-
-
-def is_system_file(path: str, *, uid: int, mode: int) -> bool:
-    """Whether a file lies in a system folder, is root's and only root can write it."""
-    return (
-        uid == 0
-        and stat.S_ISREG(mode)
-        and not mode & _CONTROLLED_BY_OTHERS
-        and path.startswith(SYSTEM_FOLDERS)
-        and not path.endswith(" (deleted)")
-    )
-
-
 class Enricher:
     """Builds exec and connect events from what the decoders deliver.
 
     Args:
         users: names of user ids.
-        devices: of the host's system folders, as `host_devices` gives them.
+        host: the host's own files.
     """
 
-    def __init__(self, users: Users, devices: Iterable[int]) -> None:
+    def __init__(self, users: Users, host: HostFiles) -> None:
         self._users = users
-        self._devices = frozenset(devices)
+        self.host = host
         self._exec_ids: dict[tuple[int, int], int] = {}
 
     def exec_id(self, event: ExecEvent) -> int | None:
@@ -110,7 +80,7 @@ class Enricher:
         argv_cut: bool,  # noqa: FBT001 - positional, as all values the decoder hands over
     ) -> ExecEvent:
         """An exec event; ``fixed`` are the fields of `bpf.records.EXEC` in their order."""
-        (time_ns, start, pid, uid, parent_start, cgroup, _, device, exe_uid, mode) = fixed[:10]
+        (time_ns, start, pid, uid, parent_start, cgroup, inode, device, exe_uid, mode) = fixed[:10]
         ppid, login_uid, error = fixed[10:13]
         marks, comm = fixed[18:20]
         self._exec_ids[pid, time_ns] = fixed[23]
@@ -118,8 +88,8 @@ class Enricher:
             del self._exec_ids[next(iter(self._exec_ids))]
         system = (
             bool(marks & MARK_HOST_NAMESPACE)
-            and device in self._devices
             and is_system_file(exe, uid=exe_uid, mode=mode)
+            and self.host.has(exe, inode=inode, device=device)
         )
         return ExecEvent(
             time_ns,
@@ -196,13 +166,3 @@ class Enricher:
         """A flood event with its user's name."""
         counts = (probe, failed, throttled, lost, span_ns)
         return FloodEvent(time_ns, pid, start_ns, uid, self._users.name(uid), comm, *counts)
-
-
-def is_system_process(pid: int, exe: str) -> bool:
-    """Whether a running process's executable is the host's own, asked of ``/proc``."""
-    try:
-        found = os.stat(f"/proc/{pid}/exe")  # noqa: PTH116 - follows the link into the process
-        host = {os.stat(folder).st_dev for folder in ("/", "/usr")}  # noqa: PTH116 - two stats
-    except OSError:
-        return False
-    return found.st_dev in host and is_system_file(exe, uid=found.st_uid, mode=found.st_mode)

@@ -23,6 +23,7 @@ from actors.agent.spooling import Publishing
 from actors.rulebook import RuleBook
 from actors.rulefiles import RuleFiles
 from bpf.pins import folder_name
+from transport import local_key
 from transport.messages import Gap, Host
 from transport.session import Session
 from transport.spool import Spool
@@ -52,8 +53,10 @@ def prepare(settings: Settings) -> Prepared:
         SpoolError: the folder is no spool's.
     """
     agent = settings.agent
+    named = settings.broker.nkey_seed_file or settings.broker.credentials_file
     session = Session(
         settings.broker,
+        identity=None if named else local_key.find(agent.nats_url),
         name=f"agent-{agent.agent_id}",
         url=agent.nats_url,
         inbox_prefix=f"_INBOX.{agent.tenant_id}.{agent.agent_id}",

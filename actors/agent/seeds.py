@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from actors.agent.enrich import is_system_process
+from actors.agent.hostfiles import HostFiles
 from actors.detection.events import SeedEvent
 from bpf.records import TICK_NS
 
@@ -53,8 +53,13 @@ def _start_ns(stat: tuple[str, list[str]]) -> int:
     return int(stat[1][19]) * (1_000_000_000 // _TICKS_PER_SECOND) // TICK_NS * TICK_NS
 
 
-def read_seeds(proc: Path = PROC) -> list[SeedEvent]:
-    """Every process of ``/proc``, ordered by start time, parents before children."""
+def read_seeds(host: HostFiles, proc: Path = PROC) -> list[SeedEvent]:
+    """Every process of ``/proc``, ordered by start time, parents before children.
+
+    Args:
+        host: says which executables are the host's own.
+        proc: where the processes are.
+    """
     now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     stats = {}
     for entry in proc.iterdir():
@@ -67,7 +72,7 @@ def read_seeds(proc: Path = PROC) -> list[SeedEvent]:
         try:
             uid = folder.stat().st_uid
             argv = _arguments(folder)
-            exe = _executable(folder)
+            exe, system_exe = host.of_process(folder)
         except OSError:
             continue
         ppid = int(fields[1])
@@ -81,7 +86,7 @@ def read_seeds(proc: Path = PROC) -> list[SeedEvent]:
                 uid=uid,
                 comm=comm,
                 exe=exe,
-                system_exe=bool(exe) and is_system_process(pid, exe),
+                system_exe=system_exe,
                 argv=argv,
             )
         )
@@ -92,14 +97,6 @@ def _arguments(folder: Path) -> tuple[str, ...]:
     with (folder / "cmdline").open("rb") as file:
         raw = file.read(_ARGUMENTS_MAX_BYTES)
     return tuple(raw.decode("utf-8", "backslashreplace").split("\0")[:-1][:_ARGUMENTS_MAX])
-
-
-def _executable(folder: Path) -> str:
-    try:
-        raw = os.readlink(os.fsencode(folder / "exe"))  # noqa: PTH115 - as bytes, whatever they are
-    except OSError:  # a kernel thread, or not ours to read
-        return ""
-    return raw.decode("utf-8", "backslashreplace").removesuffix(" (deleted)")
 
 
 def ancestors_of(pid: int, proc: Path = PROC) -> frozenset[int]:

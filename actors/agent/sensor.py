@@ -178,6 +178,7 @@ class KernelSensor:
         witness: Witness | None = None,
         hold: bool = False,
     ) -> None:
+        self._enricher = enricher
         self.load_id = attached.load_id
         self.taken_over = attached.taken_over
         self.start_gap = attached.gap
@@ -186,7 +187,7 @@ class KernelSensor:
         self.boot_id = BOOT_ID.read_text().strip()
         self.hostname = socket.gethostname()[:255]
         self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._first_seeds: Sequence[SeedEvent] = read_seeds()
+        self._first_seeds: Sequence[SeedEvent] = read_seeds(enricher.host)
         self._rings = attached.rings()
         self._decoders: dict[str, tuple[Decoder, Callable[..., Any]]] = {
             "FORK_EVENTS": (decode.decode_forks, ForkEvent),

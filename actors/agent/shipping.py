@@ -158,10 +158,13 @@ class Shipping:
         complained = False
         while True:
             await self._session.wait_connected()
+            before = self.shipped
             why = await self._send_some()
             if not why:
                 pause_secs, complained = _PAUSE_FIRST_SECS, False
                 continue
+            if self.shipped > before:
+                pause_secs = _PAUSE_FIRST_SECS
             if not complained and self._session.connected:
                 complained = True
                 log.warning("a batch was not taken; it is sent again", why=why)
@@ -199,20 +202,32 @@ class Shipping:
         return self._failure(items, receipts)
 
     def _failure(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> str:
-        """Why nothing was taken; what failed among others that were taken is only put off."""
+        """Why to wait before more is sent; what failed among others that were taken is put off."""
         failed = [
             (item, receipt)
             for item, receipt in zip(items, receipts, strict=True)
             if not receipt.stored and not receipt.permanent
         ]
-        if not failed or len(failed) == len(items):
-            return failed[0][1].error if failed else ""
+        full = [item for item, receipt in failed if receipt.subject_full and item.kind == "alert"]
+        if full:  # alerts come first, and must not hold up telemetry
+            self._put_all_off(full)
+            log.warning(
+                "stream has no room for more alerts of this agent; they wait", alerts=len(full)
+            )
+        failed = [each for each in failed if each[0] not in full]
+        # Telemetry stays in its order: it goes on when ingest has read some.
+        no_room = next((receipt.error for _, receipt in failed if receipt.subject_full), "")
+        if no_room or not failed or len(failed) == len(items):
+            return no_room or (failed[0][1].error if failed else "")
         # One that the broker does not take now must not hold up all that come after it.
-        due = trio.current_time() + _PUT_OFF_SECS
+        self._put_all_off([item for item, _ in failed])
         for item, receipt in failed:
-            self._put_off[item.id] = due
             log.warning("a message was not taken; it waits", id=item.message_id, why=receipt.error)
         return ""
+
+    def _put_all_off(self, items: Sequence[Item]) -> None:
+        due = trio.current_time() + _PUT_OFF_SECS
+        self._put_off |= dict.fromkeys((item.id for item in items), due)
 
     async def _settle(self, items: Sequence[Item], receipts: Sequence[Receipt]) -> None:
         """Note what the broker has, and give up what it can never have."""

@@ -62,6 +62,15 @@ static __always_inline bool append(struct control *ctl, struct path_buffer *buf,
   return buf->at - buf->start <= PATH_MAX_BYTES - 256;
 }
 
+/* Ends a path that is cut: by an empty component, which the reader shows as such. What is left must not be
+ * taken for a path from the root. */
+static __always_inline u32 end_cut(struct path_buffer *buf, u32 mask) {
+  buf->bytes[buf->at & mask] = 0;
+  buf->at = buf->at + 1;
+  buf->cut = 1;
+  return buf->at - buf->start;
+}
+
 /* Notes that a mount shows part of a filesystem only, for there any file can have any path. Of the
  * process's own root this is asked only for what is listed: every open ends there. */
 static __always_inline void note_bound(struct control *ctl, struct path_buffer *buf, u64 root,
@@ -108,8 +117,7 @@ static __always_inline u32 write_path(struct control *ctl, struct path_buffer *b
       return buf->at - buf->start;
     at.dentry = part.parent;
   }
-  buf->cut = 1;
-  return buf->at - buf->start;
+  return end_cut(buf, mask);
 }
 
 /* Writes behind buf->at where a file lies in its own filesystem, whatever shows it where; returns
@@ -126,6 +134,5 @@ static __always_inline u32 write_origin(struct control *ctl, struct path_buffer 
       return buf->at - buf->start;
     dentry = part.parent;
   }
-  buf->cut = 1;
-  return buf->at - buf->start;
+  return end_cut(buf, mask);
 }

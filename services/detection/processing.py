@@ -19,7 +19,7 @@ from services.detection.agents import BOOTS_MAX, Agents, first_part
 from services.detection.leases import Leases
 from services.detection.reach import Reach
 from services.detection.state import Unit, Written
-from services.publishing import publish_for_good
+from services.publishing import Full, publish_for_good
 from services.refusals import UNPUBLISHABLE, check_sender, refusal
 from transport.bounds import encode_checked
 from transport.messages import (
@@ -130,6 +130,7 @@ class Processor:
         self._stopping = stopping
         self._log = log
         self._clock_ms = clock_ms
+        self._full = Full()
         self._boots = Buckets(rate_per_sec=_BOOTS_PER_SEC, burst=_BOOTS_BURST)
 
     async def deal_with(self, taken: Sequence[tuple[int, Delivery]]) -> list[tuple[int, Delivery]]:
@@ -312,6 +313,7 @@ class Processor:
             instead=instead,
             counts=self._counts,
             log=self._log,
+            full=self._full,
             stopping=self._stopping,
         )
 

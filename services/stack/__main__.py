@@ -8,12 +8,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 import actors.entry
 from actors import config, logs, stdio
 from services import program
 from services.parts import PARTS
 from services.settings import Settings
+from services.stack.keys import ACCOUNTS, AGENT, SERVICES, Keys, make_keys
+from transport import local_key
+from transport.errors import CredentialsError
 from transport.server import EmbeddedServer
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 NAME = "stack"
 BUSY = 73
@@ -21,9 +28,11 @@ BUSY = 73
 
 
 def _with_folder(settings: Settings, data: Path, *, url: str) -> Settings:
-    """The settings with the store and the broker of this folder."""
+    """The settings with the store and the broker of this folder, and the key that it has there."""
     store = settings.store.model_copy(update={"url": f"sqlite:{data / 'lavender.db'}"})
-    broker = settings.broker.model_copy(update={"url": url})
+    seed = data / "nats" / "keys" / SERVICES
+    own = {"url": url, "credentials_file": None, "nkey_seed_file": seed if seed.exists() else None}
+    broker = settings.broker.model_copy(update=own)
     return settings.model_copy(update={"store": store, "broker": broker})
 
 
@@ -31,8 +40,8 @@ class _FolderError(Exception):
     """The folder cannot be used; the text says what to do."""
 
 
-def _take_folder(data: Path) -> None:
-    """Make the folder and hold its lock until this process ends.
+def _take_folder(data: Path) -> Keys:
+    """Make the folder and hold its lock until this process ends; the keys in it.
 
     Raises:
         _FolderError: it cannot be made, or another stack has it.
@@ -43,12 +52,28 @@ def _take_folder(data: Path) -> None:
         lock = os.open(data / "stack.lock", flags, 0o600)
         os.fchmod(lock, 0o600)  # whoever may read it could hold it
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return make_keys(data / "nats")
     except BlockingIOError as error:
         raise _FolderError(
             f"{data}: another stack uses it; stop that one, or name another with --data"
         ) from error
     except OSError as error:
         raise _FolderError(f"{data}: {error.strerror}; name another folder with --data") from error
+    except CredentialsError as error:
+        raise _FolderError(f"{error}; remove the file, and restart the agents") from error
+
+
+def _let_agents_in(port: int, seed: str, data: Path) -> None:
+    """Lay their key where the agents of this machine look for it."""
+    try:
+        path = local_key.publish(port, seed)
+    except OSError as error:
+        stdio.say(
+            f"warning: agents of this machine do not find their key ({error}); name"
+            f" {data / 'nats' / 'keys' / AGENT} as their [broker] nkey_seed_file"
+        )
+    else:
+        log.info("agents of this machine find their key", path=str(path))
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -63,12 +88,17 @@ def main(words: Sequence[str] | None = None) -> int:
         stack = settings.stack
         data = (options.data or stack.data).absolute()
         looks_only = options.check or options.show_topology
-        if not looks_only:
-            _take_folder(data)
-        server = EmbeddedServer(data / "nats", host=stack.broker_host, port=stack.broker_port)
+        agent_seed = "" if looks_only else _take_folder(data).agent
+        server = EmbeddedServer(
+            data / "nats",
+            host=stack.broker_host,
+            port=stack.broker_port,
+            extra=f'include "{ACCOUNTS}"',
+        )
         settings = _with_folder(settings, data, url=server.url)
 
         def announce() -> None:
+            _let_agents_in(server.port, agent_seed, data)
             listen = f"\n  metrics  http://{stack.listen}/metrics" if stack.listen else ""
             stdio.write_all(
                 2,

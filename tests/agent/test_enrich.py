@@ -1,21 +1,14 @@
 import os
 import stat
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.agent.enrich import (
-    Enricher,
-    Users,
-    host_devices,
-    is_system_file,
-    is_system_process,
-)
+from actors.agent.enrich import Enricher, Users
 from bpf import records
+from tests.agent.host_tree import HostTree
 
-DEVICE = 8 << 20 | 1
 REGULAR = stat.S_IFREG | 0o755
 
 
@@ -58,51 +51,10 @@ def test_a_file_that_did_not_change_is_not_read_again(
     assert known.name(2) == "2"
 
 
-MOUNTS = r"""22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
-23 22 8:2 / /usr rw - ext4 /dev/sda2 rw
-24 22 8:3 / /home rw - ext4 /dev/sda3 rw
-25 22 0:5 / /proc rw - proc proc rw
-26 22 8:4 / /opt/vendor\040tools rw - ext4 /dev/sda4 rw
-27 22 8:5 / /usrlocal rw - ext4 /dev/sda5 rw
-28 22 259:1048575 / /lib64 rw - ext4 /dev/nvme rw
-"""
-
-
-def test_devices_are_those_of_the_root_and_the_system_folders(tmp_path: Path) -> None:
-    (tmp_path / "mountinfo").write_text(MOUNTS)
-    found = host_devices(tmp_path / "mountinfo")
-    assert found == {8 << 20 | 1, 8 << 20 | 2, 8 << 20 | 4, 259 << 20 | 1048575}
-
-
-@pytest.mark.parametrize(
-    ("path", "uid", "mode", "trusted"),
-    [
-        ("/usr/bin/ls", 0, REGULAR, True),
-        ("/opt/x/y", 0, REGULAR, True),
-        ("/lib64/ld.so", 0, REGULAR, True),
-        ("/usr/bin/sudo", 0, stat.S_IFREG | 0o4755, True),
-        ("/usr/bin/ls", 1000, REGULAR, False),
-        ("/usr/bin/ls", 0, stat.S_IFREG | 0o775, False),
-        ("/usr/bin/ls", 0, stat.S_IFREG | 0o757, False),
-        ("/usr/bin/ls", 0, stat.S_IFIFO | 0o755, False),
-        ("/tmp/ls", 0, REGULAR, False),
-        ("/usrlocal/ls", 0, REGULAR, False),
-        ("usr/bin/ls", 0, REGULAR, False),
-        ("", 0, REGULAR, False),
-        ("/usr/bin/ls (deleted)", 0, REGULAR, False),
-    ],
-)
-def test_a_systems_own_file_is_roots_and_only_root_can_write_it(
-    path: str, uid: int, mode: int, *, trusted: bool
-) -> None:
-    assert is_system_file(path, uid=uid, mode=mode) is trusted
-
-
 def fixed(**fields: Any) -> tuple[Any, ...]:
     """The fixed part of an exec record, in the order of its layout."""
     words: dict[str, Any] = {name: number for number, (name, _) in enumerate(records.EXEC.fields)}
     words |= {
-        "exe_device": DEVICE,
         "exe_uid": 0,
         "exe_mode": REGULAR,
         "marks": records.MARK_HOST_NAMESPACE,
@@ -111,10 +63,21 @@ def fixed(**fields: Any) -> tuple[Any, ...]:
     return tuple({**words, **fields}.values())
 
 
-def test_an_exec_event_takes_each_field_of_the_record(tmp_path: Path) -> None:
-    enricher = Enricher(users(tmp_path, "ann:x:3:3::/:\n"), [DEVICE])
+def its(host: HostTree, **fields: Any) -> tuple[Any, ...]:
+    """The same of the host's own program."""
+    return fixed(**{"exe_inode": host.inode, "exe_device": host.device, **fields})
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> HostTree:
+    (tmp_path / "host").mkdir()
+    return HostTree(tmp_path / "host")
+
+
+def test_an_exec_event_takes_each_field_of_the_record(tmp_path: Path, host: HostTree) -> None:
+    enricher = Enricher(users(tmp_path, "ann:x:3:3::/:\n"), host.files())
     arguments = (("ls", "-l"), True)
-    event = enricher.exec_event(fixed(), "ls", "/usr/bin/ls", "/", *arguments)
+    event = enricher.exec_event(its(host), "ls", "/usr/bin/ls", "/", *arguments)
     names = [name for name, _ in records.EXEC.fields]
     for field, name in {
         "time_ns": "time_ns",
@@ -135,15 +98,17 @@ def test_an_exec_event_takes_each_field_of_the_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("error", "cwd"), [(0, "/root"), (2, "")])
 def test_only_an_exec_that_happened_has_a_working_directory(
-    tmp_path: Path, error: int, cwd: str
+    tmp_path: Path, host: HostTree, error: int, cwd: str
 ) -> None:
-    enricher = Enricher(users(tmp_path, ""), [DEVICE])
+    enricher = Enricher(users(tmp_path, ""), host.files())
     event = enricher.exec_event(fixed(error=error), "ls", "/usr/bin/ls", "/root", *((), False))
     assert event.cwd == cwd
 
 
-def test_an_exec_that_happened_has_what_its_standard_descriptors_are(tmp_path: Path) -> None:
-    enricher = Enricher(users(tmp_path, ""), [DEVICE])
+def test_an_exec_that_happened_has_what_its_standard_descriptors_are(
+    tmp_path: Path, host: HostTree
+) -> None:
+    enricher = Enricher(users(tmp_path, ""), host.files())
     words = {"standard_input": 12 << 60 | 77, "standard_output": 3 << 60 | 78, "standard_error": 0}
     made = [
         enricher.exec_event(fixed(error=error, **words), "ls", "/usr/bin/ls", "/", *((), False))
@@ -154,29 +119,27 @@ def test_an_exec_that_happened_has_what_its_standard_descriptors_are(tmp_path: P
 
 @pytest.mark.parametrize(
     "other",
-    [{"marks": 0}, {"exe_device": 5}, {"exe_uid": 1000}, {"exe_mode": stat.S_IFREG | 0o777}],
+    [
+        {"marks": 0},
+        {"exe_device": 5},
+        {"exe_inode": 5},
+        {"exe_uid": 1000},
+        {"exe_mode": stat.S_IFREG | 0o777},
+    ],
 )
 def test_an_executable_of_a_container_a_mount_or_a_user_is_not_the_systems(
-    tmp_path: Path, other: dict[str, int]
+    tmp_path: Path, host: HostTree, other: dict[str, int]
 ) -> None:
-    enricher = Enricher(users(tmp_path, ""), [DEVICE])
-    event = enricher.exec_event(fixed(**other), "ls", "/usr/bin/ls", "/", *((), True))
+    enricher = Enricher(users(tmp_path, ""), host.files())
+    event = enricher.exec_event(its(host, **other), "ls", "/usr/bin/ls", "/", *((), True))
     assert not event.system_exe
 
 
-def test_a_connect_event_has_its_users_name(tmp_path: Path) -> None:
-    enricher = Enricher(users(tmp_path, "ann:x:1000:\n"), [])
+def test_a_connect_event_has_its_users_name(tmp_path: Path, host: HostTree) -> None:
+    enricher = Enricher(users(tmp_path, "ann:x:1000:\n"), host.files())
     event = enricher.connect_event(
         1, 2, 3, 1000, "nc", 2, "203.0.113.7", 80, "", 115, "1.2.3.4:5", 77
     )
     assert (event.user, event.uid, event.pid, event.start_ns) == ("ann", 1000, 2, 3)
     assert (event.dest_ip, event.dest_port, event.path, event.error) == ("203.0.113.7", 80, "", 115)
     assert (event.claimed, event.socket) == ("1.2.3.4:5", 77)
-
-
-def test_a_running_process_is_the_systems_by_its_file_not_by_its_word() -> None:
-    assert not is_system_process(os.getpid(), "/tmp/python")
-    assert not is_system_process(4_194_305, "/usr/bin/ls")
-    program = Path(sys.executable).resolve()
-    trusted = is_system_file(str(program), uid=program.stat().st_uid, mode=program.stat().st_mode)
-    assert is_system_process(os.getpid(), str(program)) is trusted

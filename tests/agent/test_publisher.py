@@ -438,6 +438,28 @@ async def test_an_alert_the_broker_can_never_take_is_counted_as_dropped(tmp_path
     await world.shipping.close()
 
 
+async def test_alerts_for_which_there_is_no_room_do_not_hold_up_telemetry(tmp_path: Path) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True)
+    world.broker.full = lambda message: message.subject.startswith("alerts.")
+    async with run_actor(world.publisher(), within_secs=10) as stage:
+        await stage.context.mailbox.put(sweep(0, 70, alerts=range(70)))
+        await until(lambda: len(world.events) == 70)
+    await world.shipping.close()
+    assert world.alerts == []
+
+
+async def test_telemetry_for_which_there_is_no_room_waits_in_its_order(tmp_path: Path) -> None:
+    world = World(tmp_path / "spool", takes=lambda _: True)
+    since = trio.current_time()
+    world.broker.full = lambda _: trio.current_time() < since + 0.5
+    async with run_actor(world.publisher(), within_secs=10) as stage:
+        for first in range(0, 2000, 500):
+            await stage.context.mailbox.put(sweep(first, 500))
+        await until(lambda: len(world.events) == 2000)
+    await world.shipping.close()
+    assert world.events == [an_event(number) for number in range(2000)]
+
+
 async def test_without_publishing_it_does_nothing() -> None:
     async with run_actor(Publisher(None)) as stage:
         await stage.context.mailbox.put(sweep(0, 5))

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.agent import seeds
+from actors.agent.hostfiles import HostFiles
 from actors.agent.seeds import ancestors_of, read_seeds, start_ns_of
 from bpf.records import TICK_NS
 
 Process = Callable[..., Path]
+HOST = HostFiles(Path("/proc/self"))
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def proc(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def process(proc: Path) -> Process:
+def process(proc: Path, tmp_path: Path) -> Process:
     """Makes a folder of /proc."""
 
     def make(
@@ -36,7 +38,9 @@ def process(proc: Path) -> Process:
         (folder / "stat").write_bytes(other.get("stat", stat))
         (folder / "cmdline").write_bytes(other.get("cmdline", b"x\0"))
         if "exe" in other:
-            (folder / "exe").symlink_to(os.fsdecode(other["exe"]))
+            file = tmp_path / os.fsdecode(other["exe"])
+            file.touch()
+            (folder / "exe").symlink_to(file)
         return folder
 
     return make
@@ -44,7 +48,7 @@ def process(proc: Path) -> Process:
 
 def test_this_process_is_among_the_seeds() -> None:
     before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    mine = next(seed for seed in read_seeds() if seed.pid == os.getpid())
+    mine = next(seed for seed in read_seeds(HOST) if seed.pid == os.getpid())
     assert mine.time_ns >= before
     assert mine.ppid == os.getppid()
     assert mine.uid == os.getuid()
@@ -74,7 +78,7 @@ def test_parents_come_before_their_children(process: Process, proc: Path) -> Non
     process(9, ppid=5, start=100)
     process(5, ppid=7, start=100)
     process(7, ppid=0, start=50)
-    found = read_seeds(proc)
+    found = read_seeds(HOST, proc)
     assert [seed.pid for seed in found] == [7, 5, 9]
     assert [seed.parent_start_ns for seed in found] == [
         0,
@@ -97,46 +101,46 @@ def test_a_comm_may_hold_anything(comm: bytes) -> None:
 @pytest.mark.parametrize("stat", [b"", b"7 x", b"7 (x) S 1", b")(", b"("])
 def test_a_stat_that_is_none_is_passed_over(process: Process, proc: Path, stat: bytes) -> None:
     process(7, stat=stat)
-    assert read_seeds(proc) == []
+    assert read_seeds(HOST, proc) == []
     assert start_ns_of(7, proc) is None
 
 
 def test_a_process_that_ends_meanwhile_is_left_out(process: Process, proc: Path) -> None:
     (process(7) / "cmdline").unlink()
     process(8)
-    assert [seed.pid for seed in read_seeds(proc)] == [8]
+    assert [seed.pid for seed in read_seeds(HOST, proc)] == [8]
 
 
 def test_other_entries_are_no_processes(process: Process, proc: Path) -> None:
     (proc / "self").mkdir()
     (proc / "uptime").touch()
     process(8)
-    assert [seed.pid for seed in read_seeds(proc)] == [8]
+    assert [seed.pid for seed in read_seeds(HOST, proc)] == [8]
 
 
 def test_an_executable_that_was_deleted_keeps_its_path(process: Process, proc: Path) -> None:
-    process(7, exe=b"/tmp/x (deleted)")
-    (seed,) = read_seeds(proc)
-    assert seed.exe == "/tmp/x"
+    process(7, exe=b"x (deleted)")
+    (seed,) = read_seeds(HOST, proc)
+    assert seed.exe == str(proc / "x")
     assert not seed.system_exe
 
 
 def test_a_kernel_thread_has_no_executable_and_no_arguments(process: Process, proc: Path) -> None:
     process(2, cmdline=b"", comm=b"kthreadd")
-    (seed,) = read_seeds(proc)
+    (seed,) = read_seeds(HOST, proc)
     assert (seed.exe, seed.argv, seed.comm, seed.system_exe) == ("", (), "kthreadd", False)
 
 
 def test_bytes_that_are_not_utf_8_are_escaped(process: Process, proc: Path) -> None:
-    process(7, cmdline=b"a\xff\0b\0\0", exe=b"/tmp/\xff")
-    (seed,) = read_seeds(proc)
+    process(7, cmdline=b"a\xff\0b\0\0", exe=b"\xff")
+    (seed,) = read_seeds(HOST, proc)
     assert seed.argv == ("a\\xff", "b", "")
-    assert seed.exe == "/tmp/\\xff"
+    assert seed.exe == f"{proc}/\\xff"
 
 
 def test_very_many_arguments_are_cut(process: Process, proc: Path) -> None:
     process(7, cmdline=b"abc\0" * 10_000)
-    (seed,) = read_seeds(proc)
+    (seed,) = read_seeds(HOST, proc)
     assert len(seed.argv) == 256  # as many as the wire takes
 
 

@@ -15,6 +15,8 @@ from bpf import decode, records
         (b"/\0", "/"),
         (b"\xffx\0a\nb\0", "/a\nb/\\xffx"),
         (b"unfinished", "/"),
+        (b"sshd\0d0\0usr\0\0", ".../usr/d0/sshd"),
+        (b"\0", "..."),
     ],
 )
 def test_a_kernel_path_is_turned_round(raw: bytes, path: str) -> None:

@@ -1,5 +1,6 @@
 """Who may do what, with the configuration that `docker/nats/make-config` writes."""
 
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -149,6 +150,56 @@ async def test_an_agent_hears_its_own_commands_only(guarded: EmbeddedServer, sec
         assert not await hears(plane, f"heartbeat.{ONE}")
 
 
+_REPLIES = (
+    *("alerts.x", "alerts.acme.web-2", "telemetry.raw.acme.web-2", "telemetry.raw.t.e\u00a0l"),
+    *("telemetry.accepted.t.e\u00a0l", "telemetry.accepted.acme.web-2", "telemetry.invalid.a.b"),
+    *("deadletter.ingest.a.b", "detection.1.acme.web-2", "cmd.acme.web-2", "heartbeat.acme.web-2"),
+    *("_INBOX.acme.web-2.x", "_INBOX.ingest.x", "_INBOX.control-plane.x"),
+    *("$JS.API.STREAM.DELETE.TELEMETRY_RAW", "$JS.API.STREAM.PURGE.TELEMETRY_RAW"),
+    *("$SYS.REQ.SERVER.PING", "$JS.ACK.TELEMETRY_RAW.ingest.1.1.1.1.0", "_R_.x"),
+)
+
+
+async def test_the_ack_of_an_agent_s_publish_goes_nowhere_but_to_the_agent(
+    guarded: EmbeddedServer, secrets: Path
+) -> None:
+    one, two = agent(guarded, secrets, ONE), agent(guarded, secrets, TWO)
+    ingest, plane = service(guarded, secrets, "ingest"), service(guarded, secrets, "control-plane")
+    detection = service(guarded, secrets, "detection")
+    async with running(one, two, ingest, plane, detection):
+        await ensure(ingest, streams=used_by((INGEST,)))
+        await ensure(detection, streams=(ALERT_STREAM, *used_by((DETECTION,))))
+        heard = [
+            await hears(two, f"cmd.{TWO}"),
+            await hears(two, f"_INBOX.{TWO}.x"),
+            await hears(ingest, "_INBOX.ingest.x"),
+            await hears(plane, "_INBOX.control-plane.x"),
+            await hears(plane, f"heartbeat.{TWO}"),
+        ]
+        alerts = await stored(detection, "ALERTS")
+        assert one._link is not None
+        for number, reply in enumerate(_REPLIES):
+            one._link.wire.send(f"telemetry.raw.{ONE}", b"%d" % number, reply=reply)
+        await one.publish_all([mail(f"telemetry.raw.{ONE}", 999)], within_secs=10)
+        await settled(two)  # an alert more
+        found = {
+            name: await stored(ingest, name)
+            for name in ("TELEMETRY_RAW", "TELEMETRY_CANONICAL", "TELEMETRY_INVALID", "DEAD_LETTER")
+        }
+        assert await stored(detection, "ALERTS") == alerts + 1
+        assert await stored(detection, "TELEMETRY_DETECTION") == 0
+    assert heard == [[], [], [], [], []]
+    # The broker refuses the last two replies itself; all others are a message of the agent's own.
+    assert found.pop("TELEMETRY_RAW") == len(_REPLIES) - 2 + 1
+    assert set(found.values()) == {0}
+
+
+async def stored(session: Session, stream: str) -> int:
+    """How many messages are in a stream."""
+    answer = await session.request(f"$JS.API.STREAM.INFO.{stream}", b"", within_secs=5)
+    return int(json.loads(answer)["state"]["messages"])
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -248,7 +299,7 @@ async def test_being_locked_out_later_is_waited_out(
     guarded: EmbeddedServer, secrets: Path, tmp_path: Path
 ) -> None:
     one = agent(guarded, secrets, ONE)
-    tls = (secrets / "security.conf").read_text().partition("authorization")[0]
+    tls = (secrets / "security.conf").read_text().partition("accounts")[0]
     async with open_loop(), trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
         await one.wait_connected()

@@ -65,7 +65,7 @@ async def test_all_are_made_as_documented_and_may_be_there_before(
             config = (await api(session, path))["config"]
             assert (config["ack_policy"], config["max_deliver"]) == ("explicit", -1)
             assert config["ack_wait"] == 30 * 10**9
-            pending = 20_000 if consumer.durable == "ingest" else 1000
+            pending = 20_000 if consumer.durable in ("ingest", "alert-writer") else 1000
             assert config["max_ack_pending"] == pending
 
 
@@ -197,6 +197,7 @@ async def test_one_agent_fills_its_share_and_nobody_elses(nats_server: EmbeddedS
         refused = [receipt for receipt in receipts if not receipt.stored]
         assert len(refused) == 10
         assert not any(receipt.permanent for receipt in refused)
+        assert all(receipt.subject_full for receipt in refused)
         assert "maximum messages per subject" in refused[0].error
         quiet = Outgoing("telemetry.raw.acme.quiet", b"{}", "quiet")
         assert (await session.publish_all([quiet], within_secs=5))[0].stored

@@ -17,6 +17,8 @@ STACK = ".venv/bin/python -m services.stack --data ./data"
 STACK_RUNS = "backend is running"
 INTERRUPTED = (0, 2, 130, -2)
 """Make's exit codes when it is interrupted: it may or may not wait for what its program says."""
+STOPPED = (0, 3)
+"""The ledger's exit codes where an agent may have been stopped for a minute."""
 _LISTENING_STACK = f"LAVENDER_STACK__LISTEN=127.0.0.1:9100 {STACK}"
 _BACKUP = (
     "umask 077 && python3 -c 'import sqlite3;"
@@ -153,21 +155,29 @@ SCENES: Mapping[str, Sequence[Step]] = {
         Run("sudo .venv/bin/python -m actors.agent --detach", says="left", within_secs=120),
         Run("sudo .venv/bin/python -m actors.agent --check", says="fields from BTF"),
         Serve(_LISTENING_STACK, until=STACK_RUNS, name="stack"),
-        Run(".venv/bin/python -m services.ingest --check", says="connected", within_secs=10),
+        Run(
+            "LAVENDER_BROKER__NKEY_SEED_FILE=data/nats/keys/services.seed"
+            " .venv/bin/python -m services.ingest --check",
+            says="connected",
+            within_secs=10,
+        ),
         Run("curl --silent --fail http://127.0.0.1:9100/healthz", says="ok", within_secs=10),
         Run("curl --silent --fail http://127.0.0.1:9100/metrics", says="lavender_broker_connected"),
         Run(
             "curl --silent http://127.0.0.1:9100/metrics | python -m tests.documents.facts",
             ours=True,
         ),
-        Run(".venv/bin/python -m services.ledger --since 1h", says="  balanced"),
-        Run(".venv/bin/python -m services.ledger --json --count-rows --agent dev-agent-1"),
+        Run(".venv/bin/python -m services.ledger --since 1h", code=STOPPED, says="as of"),
+        Run(
+            ".venv/bin/python -m services.ledger --json --count-rows --agent dev-agent-1",
+            code=STOPPED,
+        ),
         Run(_BACKUP),
         Stop("stack"),
         Run("rm -f data/lavender.db data/lavender.db-wal data/lavender.db-shm"),
         Run("cp backup.db data/lavender.db"),
         Serve(STACK, until=STACK_RUNS, name="stack"),
-        Run("python -m services.ledger", says="  balanced", within_secs=10, ours=True),
+        Run("python -m services.ledger", code=STOPPED, says="as of", within_secs=10, ours=True),
     ],
     "several processes": [
         Serve(STACK, until=STACK_RUNS, name="stack"),
@@ -175,12 +185,15 @@ SCENES: Mapping[str, Sequence[Step]] = {
         Stop("stack"),
         _block(_PLAN, "conf", 0, "broker.conf"),
         Serve(".venv/bin/nats-server --config broker.conf", READY, "broker", codes=(0, 1)),
-        Run("export LAVENDER_STORE__URL=sqlite:data/lavender.db"),
+        Run(
+            "export LAVENDER_STORE__URL=sqlite:data/lavender.db"
+            " LAVENDER_BROKER__NKEY_SEED_FILE=data/nats/keys/services.seed"
+        ),
         *_listening,
         _arrived("one"),
         _events("two"),
         _arrived("two"),
-        Run(".venv/bin/python -m services.ledger", says="  balanced"),
+        Run(".venv/bin/python -m services.ledger", code=STOPPED, says="as of"),
         # Another store.
         Have("postgres"),
         Run("export LAVENDER_STORE__URL=postgresql://lavender@127.0.0.1/lavender"),
@@ -227,6 +240,7 @@ SCENES: Mapping[str, Sequence[Step]] = {
         Run(
             "LAVENDER_STORE__URL=postgresql://lavender@127.0.0.1/lavender_restored"
             " .venv/bin/python -m services.ledger",
+            code=STOPPED,
             says="acme/four",
         ),
     ],

@@ -37,7 +37,7 @@ class Run:
 
     Args:
         text: the command, as documented.
-        code: its exit code.
+        code: its exit code, or those that it may have.
         says: what must be in what it prints.
         fill: words that stand for something, and the command whose output takes their place.
         within_secs: try again until it is so.
@@ -45,7 +45,7 @@ class Run:
     """
 
     text: str
-    code: int = 0
+    code: int | tuple[int, ...] = 0
     says: str = ""
     fill: Mapping[str, str] = field(default_factory=dict)
     within_secs: float = 0.0
@@ -152,7 +152,8 @@ class Player:
         deadline = time.monotonic() + step.within_secs
         while True:
             code, said = self._output(text)
-            if code == step.code and step.says in said:
+            allowed = (step.code,) if isinstance(step.code, int) else step.code
+            if code in allowed and step.says in said:
                 return
             if time.monotonic() > deadline:
                 raise AssertionError(f"{text}\nexit code {code}; it said:\n{said[-4000:]}")

@@ -29,6 +29,7 @@ from actors.agent.spooling import Publishing, Spooling
 from actors.detection.alerts import Alert
 from actors.runtime import Actor, ChildSpec, Topology, run_topology
 from tests.services.messages import BOOT_NS, an_event
+from transport import local_key
 from transport.crossing import open_loop
 from transport.messages import Event, Host
 from transport.session import Session
@@ -125,7 +126,14 @@ def an_alert(event: Event) -> Alert:
 async def _main(options: argparse.Namespace) -> None:
     sensor = Arithmetic()
     name = f"agent-{options.agent}"
-    session = Session(BrokerSettings(), name=name, url=options.url, ping_secs=1.0)
+    session = Session(
+        BrokerSettings(),
+        name=name,
+        url=options.url,
+        identity=local_key.find(options.url),
+        inbox_prefix=f"_INBOX.{options.tenant}.{options.agent}",
+        ping_secs=1.0,
+    )
     folder = Path(options.spool)
     settings = PublishSettings(spool=folder, spool_max_bytes=options.spool_bytes)
     shipping = Shipping(

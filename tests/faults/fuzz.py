@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tests.faults.worst import TOKENS
-from tests.services.messages import a_batch
+from tests.services.messages import EPOCH, a_batch
 from tests.services.test_writing import ALERT
 from transport.frames import MESSAGE_ID
+from transport.messages import alert_id
 
 HUGE = (-1, 0, 1, 2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, 10**400, 1.5, -0.0, 1e308)
 TEXTS = (
@@ -83,7 +84,7 @@ class Fuzz:
     """
 
     def __init__(self, chance: random.Random, *, own: str, victim: str) -> None:
-        self._chance = chance
+        self.chance = chance
         self._own = own
         self._victim = victim
         self._sent: list[Shot] = []
@@ -91,7 +92,7 @@ class Fuzz:
 
     def shot(self) -> Shot:
         """The next one."""
-        chance = self._chance
+        chance = self.chance
         if self._sent and chance.random() < 0.1:
             return chance.choice(self._sent)  # a replay
         made = Shot(self._subject(), self._reply(), self._headers(), self._payload())
@@ -102,10 +103,10 @@ class Fuzz:
 
     def _subject(self) -> bytes:
         own, victim = self._own, self._victim
-        if self._chance.random() < 0.9:
-            prefix = self._chance.choices(("telemetry.raw", "alerts", "heartbeat"), (7, 3, 1))[0]
+        if self.chance.random() < 0.9:
+            prefix = self.chance.choices(("telemetry.raw", "alerts", "heartbeat"), (7, 3, 1))[0]
             return f"{prefix}.{own}".encode()
-        return self._chance.choice(
+        return self.chance.choice(
             (
                 f"telemetry.raw.{victim}",
                 f"telemetry.accepted.{own}",
@@ -121,7 +122,7 @@ class Fuzz:
         ).encode()
 
     def _reply(self) -> bytes:
-        chance = self._chance
+        chance = self.chance
         if chance.random() < 0.4:
             return b""
         token = chance.choice(TOKENS[:-3])
@@ -149,7 +150,7 @@ class Fuzz:
         )
 
     def _headers(self) -> bytes:
-        chance = self._chance
+        chance = self.chance
         if chance.random() < 0.4:
             return b""
         lines = [chance.choice(("NATS/1.0", "NATS/1.0", "NATS/1.0 503", "NATS/1.0 100 Idle", "X"))]
@@ -163,7 +164,7 @@ class Fuzz:
         return "\r\n".join((*lines, "", "")).encode()
 
     def _payload(self) -> bytes:
-        chance = self._chance
+        chance = self.chance
         makers: tuple[Callable[[], bytes], ...] = (
             self._batch,
             self._batch,
@@ -179,12 +180,12 @@ class Fuzz:
         return payload[: 900 * 1024]
 
     def _batch(self) -> bytes:
-        chance = self._chance
+        chance = self.chance
         count = chance.choice((0, 1, 5, 5, 5, 60, 500, 501))
         first = chance.choice((self._number, 0, chance.randrange(10**6), 2**62))
         self._number += count
         value = msgspec.to_builtins(a_batch(0, first=0, count=count))
-        epoch = chance.choice(("00000000000000ee", f"{chance.getrandbits(64):016x}"))
+        epoch = chance.choice(("00000000000000ee", EPOCH, f"{chance.getrandbits(64):016x}"))
         tenant, _, agent = self._own.partition(".")
         value |= {
             "schema_version": 2,
@@ -213,27 +214,29 @@ class Fuzz:
     def _alert(self) -> bytes:
         value = msgspec.to_builtins(ALERT)
         tenant, _, agent = self._own.partition(".")
-        whose = self._chance.choice(((tenant, agent), tuple(self._victim.split("."))))
+        whose = self.chance.choice(((tenant, agent), tuple(self._victim.split("."))))
         value |= {"tenant_id": whose[0], "agent_id": whose[1]}
-        value["alert_id"] = f"{self._chance.randrange(50):036x}"
-        value["count"] = self._chance.choice((1, 2, 2**31))
+        # The victim's own ids, which come of what everybody may know.
+        theirs = alert_id(f"{EPOCH}-{self.chance.randrange(2000)}", "own")
+        value["alert_id"] = self.chance.choice((f"{self.chance.randrange(50):036x}", theirs))
+        value["count"] = self.chance.choice((1, 2, 2**31))
         return self._mutated(value)
 
     def _single(self) -> bytes:
         tenant, _, agent = self._own.partition(".")
         value = {
             "schema_version": 1,
-            "event_id": self._chance.choice(("a", "a\x01b", "a\n", "x" * 128, "é", "a b")),
+            "event_id": self.chance.choice(("a", "a\x01b", "a\n", "x" * 128, "é", "a b")),
             "tenant_id": tenant,
             "agent_id": agent,
             "host": {"hostname": "h"},
-            "observed_at_unix_ms": self._chance.choice((1, 253_402_300_799_999)),
+            "observed_at_unix_ms": self.chance.choice((1, 253_402_300_799_999)),
             "event": {"type": "exit", "pid": 1},
         }
         return self._mutated(value)
 
     def _garbage(self) -> bytes:
-        chance = self._chance
+        chance = self.chance
         return chance.choice(
             (
                 lambda: b"",
@@ -247,15 +250,15 @@ class Fuzz:
         )()
 
     def _mutated(self, value: Any) -> bytes:
-        for _ in range(self._chance.choice((0, 0, 0, 1, 1, 2, 5))):
+        for _ in range(self.chance.choice((0, 0, 0, 1, 1, 2, 5))):
             self._mutate(value)
-        return json.dumps(value, ensure_ascii=self._chance.random() < 0.5).encode(
+        return json.dumps(value, ensure_ascii=self.chance.random() < 0.5).encode(
             "utf-8", "surrogatepass"
         )
 
     def _mutate(self, value: Any) -> None:
         """Change something somewhere in it."""
-        chance = self._chance
+        chance = self.chance
         while isinstance(value, dict | list) and value:
             keys = list(value) if isinstance(value, dict) else range(len(value))
             key = chance.choice(list(keys))

@@ -20,13 +20,15 @@ from actors.detection.settings import FilterSettings
 from actors.rulebook import RulesSettings
 from services.detection.host_engine import HostEngine
 from services.detection.rules import rule_files
+from services.store.settings import StoreSettings
+from services.store.sqlite import SqliteStore
 from tests.broker.kit import publish_until_stored
 from tests.faults.backend import TABLES
 from tests.faults.fuzz import Fuzz, Shot
 from tests.faults.guarded import Guarded, guarded, health, healthy
-from tests.services.messages import HOST, a_batch
+from tests.services.messages import HOST, a_batch, an_event
 from transport.crossing import open_loop
-from transport.messages import Alert, Batch, CanonicalBatch, alert_id, encode, message_id
+from transport.messages import Alert, Batch, CanonicalBatch, Event, alert_id, encode, message_id
 from transport.session import Outgoing, Session
 from transport.subjects import Address
 
@@ -40,6 +42,9 @@ EVENTS = 5
 PASSES_SECS = 30.0
 """A good message is stored within so much, whatever else is sent."""
 _BACKLOG_MAX_BYTES = 4 << 20
+_BURST = 100
+_BURSTS_OF_TURNS = 1 / 300
+"""Now and then as much as a hundred turns at once."""
 
 
 class Good:
@@ -114,11 +119,20 @@ async def attack(session: Session, fuzz: Fuzz, *, rate: int) -> int:
     shots = 0
     try:
         while True:
-            for _ in range(rate // 10):
+            burst = _BURST if fuzz.chance.random() < _BURSTS_OF_TURNS else 1
+            for _ in range(rate // 10 * burst):
                 shots += publish_shot(session, fuzz.shot())
             await trio.sleep(0.1)
     finally:
         sys.stdout.write(f"shots: {shots}\n")
+
+
+async def stored_events(running: Guarded) -> list[Event]:
+    """What the store has of the good agent, as it would be read back."""
+    store = SqliteStore(StoreSettings(url=f"sqlite:{running.database}"))
+    tenant, agent = GOOD.split(".")
+    found = store.history(since_unix_ms=0, until_unix_ms=1 << 52, tenant_id=tenant, agent_id=agent)
+    return [event async for chunk in found for event in chunk.events]
 
 
 def stored(running: Guarded) -> int:
@@ -162,6 +176,7 @@ def test_a_stolen_key_harms_nobody_else(tmp_path: Path, limits: str) -> None:
         trio.run(partial(live, running, good, secs=SECS / 2))
         running.wait_for(lambda: stored(running) >= good.events)
         assert running.numbers(agent="good") == list(range(good.events))
+        assert trio.run(stored_events, running) == [an_event(n) for n in range(good.events)]
         query = "SELECT alert_id, count, evidence FROM alerts WHERE agent_id = 'good'"
         running.wait_for(lambda: len(running.rows(query)) >= len(good.alerts))
         running.wait_for(lambda: alerts(running, query) == good.alerts, within_secs=PASSES_SECS)

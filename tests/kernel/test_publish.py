@@ -20,6 +20,7 @@ import trio
 from actors.version import VERSION
 from tests.faults.backend import Backend, Process, backend
 from tests.kernel.endpoint import endpoint
+from transport import local_key
 from transport.crossing import call, open_loop
 from transport.messages import Heartbeat
 
@@ -173,4 +174,8 @@ def test_the_stack_takes_what_an_agent_sends_without_more_configuration(tmp_path
             made.wait_for(lambda: exec_rows(made, "marker-0815"))
             assert agent.stop() == 0
     finally:
+        (local_key.RUN / f"{made.port}.seed").unlink(missing_ok=True)
         assert stack.stop() == 0, stack.log()
+    keys = tmp_path / "data" / "nats" / "keys"
+    assert {each.stat().st_mode & 0o777 for each in keys.iterdir()} == {0o600}
+    assert "agents of this machine find their key" in stack.log()

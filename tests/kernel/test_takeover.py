@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from actors.agent.enrich import Enricher, Users, host_devices
+from actors.agent.enrich import Enricher, Users
+from actors.agent.hostfiles import HostFiles
 from actors.agent.sensor import KernelSensor
 from actors.detection.events import AnyEvent, ExecEvent
 from bpf import pins, syscalls
@@ -255,7 +256,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.attached = Loading().finish(Order(AGENT, "of the tests", (NOBODY, NOBODY)))
-        self.sensor = KernelSensor(self.attached, Enricher(Users(), host_devices()), hold=True)
+        self.sensor = KernelSensor(self.attached, Enricher(Users(), HostFiles()), hold=True)
 
     def read(self) -> list[AnyEvent]:
         """All there is now, committed."""

@@ -18,6 +18,7 @@ class Notes:
     Args:
         takes: says whether a publish is stored.
         never: says whether one can never be.
+        full: says whether its subject has as many messages as it may.
     """
 
     def __init__(
@@ -25,9 +26,11 @@ class Notes:
         takes: Callable[[Outgoing], bool] = lambda _: True,
         *,
         never: Callable[[Outgoing], bool] = lambda _: False,
+        full: Callable[[Outgoing], bool] = lambda _: False,
     ) -> None:
         self.takes = takes
         self.never = never
+        self.full = full
         self.acked: list[int] = []
         self.returned: list[tuple[int, float]] = []
         self.ended: list[int] = []
@@ -68,12 +71,12 @@ class Notes:
         await trio.lowlevel.checkpoint()
         receipts = []
         for message in messages:
-            never = self.never(message)
-            stored = not never and self.takes(message)
+            never, full = self.never(message), self.full(message)
+            stored = not never and not full and self.takes(message)
             if stored:
                 self.published.append(message)
             why = "" if stored else "too large" if never else "no room"
-            receipts.append(Receipt(stored=stored, error=why, permanent=never))
+            receipts.append(Receipt(stored=stored, error=why, permanent=never, subject_full=full))
         return receipts
 
     def dead_letter(self, delivery: Delivery, *, durable: str, why: str = "") -> Outgoing:
