@@ -47,6 +47,7 @@ def test_a_container_has_no_more_rights_than_it_needs(stack: Stack, service: str
         assert set(process["Uid"].split()) == {str(AGENT_USER)}
         kept = 1 << CAP_DAC_READ_SEARCH | 1 << CAP_SYS_PTRACE
         assert int(process["CapEff"], 16) == int(process["CapPrm"], 16) == kept
+        assert int(process["CapBnd"], 16) == 0
     else:
         assert host["CapAdd"] is None
         assert int(process["CapBnd"], 16) == 0
@@ -65,6 +66,16 @@ def test_a_service_reads_its_own_secrets_and_no_others(stack: Stack, service: st
                 stack.run_in(service, "cat", path)
     with pytest.raises(EngineError):
         stack.run_in(service, "touch", "/run/lavender/ca.crt")
+
+
+def test_the_agent_sees_its_own_secrets_and_no_others(stack: Stack) -> None:
+    """It has the right to read every file, so none of another's is there."""
+    words = ("sh", "-c", "find / -xdev -name '*.seed' -o -name users.acl; ls /run/lavender")
+    assert stack.run_in("agent", *words).split() == ["ca.crt", "nkey.seed"]
+    mounts = {each["Destination"]: each for each in stack.inspect("agent")["Mounts"]}
+    assert mounts["/run/lavender"]["Name"].endswith("agent-credentials")
+    assert not mounts["/run/lavender"]["RW"]
+    assert not any(each.get("Name", "").endswith("_credentials") for each in mounts.values())
 
 
 @pytest.mark.parametrize("service", BUILT)
