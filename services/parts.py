@@ -37,6 +37,10 @@ from transport import streams
 from transport.session import Session
 from transport.streams import Consumer
 
+ALERTS_PER_SEC = 200
+ALERTS_BURST = 20_000
+"""Of one agent, its workers' included: more than any rule should raise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -119,8 +123,14 @@ def _ingest_kinds(resources: Resources) -> dict[str, Kind]:
     }
 
 
-def _writer(
-    resources: Resources, kind: type[Any], consumer: Consumer, *, name: str, batch: int
+def _writer(  # noqa: PLR0913 - what makes one differ from another
+    resources: Resources,
+    kind: type[Any],
+    consumer: Consumer,
+    *,
+    name: str,
+    batch: int,
+    buckets: Buckets | None = None,
 ) -> dict[str, Kind]:
     """An intake and a writer, ``<name>_intake`` and ``<name>_writer``."""
     claims, counts = resources.claim(name, consumer), WriteCounts()
@@ -134,6 +144,7 @@ def _writer(
             gate=resources.store(),
             counts=counts,
             durable=consumer.durable,
+            buckets=buckets,
         ),
     }
 
@@ -151,7 +162,15 @@ def _telemetry_kinds(resources: Resources) -> dict[str, Kind]:
 
 def _alert_kinds(resources: Resources) -> dict[str, Kind]:
     batch = resources.settings.alert_writer.batch_messages
-    return _writer(resources, AlertWriter, streams.ALERT_WRITER, name="alert", batch=batch)
+    buckets = Buckets(rate_per_sec=ALERTS_PER_SEC, burst=ALERTS_BURST)
+    return _writer(
+        resources,
+        AlertWriter,
+        streams.ALERT_WRITER,
+        name="alert",
+        batch=batch,
+        buckets=buckets,
+    )
 
 
 def _detection_kinds(make: MakeDetection | None, resources: Resources) -> dict[str, Kind]:

@@ -15,13 +15,17 @@ import msgspec
 import trio
 
 from actors.runtime import Actor
+from services.buckets import Buckets
 from services.claims import Claims, Deliveries
 from services.gate import Gate
 from services.publishing import PUBLISH_WITHIN_SECS
 from services.refusals import check_sender, refusal
 from services.store.interface import Added, Store, StoreRefused
 from transport.session import Delivery, Outgoing, Session
+from transport.subjects import ODD
 
+_TOKEN_BYTES = 16_384
+"""A message takes one token of its agent's, and one more for each so many bytes."""
 _Undecodable = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -38,6 +42,8 @@ class WriteCounts:
     """Messages that did not decode, or lied about their sender."""
     dead_lettered: int = 0
     """Messages the store refused for good."""
+    delayed: int = 0
+    """Messages of agents above their rate, put off once each."""
     given_up: int = 0
     """Messages of which not even a record could be published."""
     transactions: int = 0
@@ -59,13 +65,14 @@ class Writer(Actor):
         gate: the store.
         counts: what was done.
         durable: its consumer's name, for the dead letters.
+        buckets: how much each agent may send; None where that was decided before.
     """
 
     accepts = (Deliveries,)
     #: Whether tenant and agent in the payload must be those of the subject.
     checks_subject: ClassVar[bool] = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it needs, by name
         self,
         *,
         session: Session,
@@ -73,12 +80,14 @@ class Writer(Actor):
         gate: Gate,
         counts: WriteCounts,
         durable: str,
+        buckets: Buckets | None = None,
     ) -> None:
         self._session = session
         self._claims = claims
         self._gate = gate
         self._counts = counts
         self._durable = durable
+        self._buckets = buckets
 
     def decode(self, payload: bytes, *, now_unix_ms: int) -> Any:
         """The message of a payload, as the store takes it."""
@@ -95,6 +104,8 @@ class Writer(Actor):
             good: list[tuple[Delivery, Any]] = []
             bad: list[tuple[Delivery, str]] = []
             for delivery in message.items:
+                if self._put_off(delivery):
+                    continue
                 try:
                     good.append((delivery, self._decoded(delivery, now_ms)))
                 except _Undecodable as error:
@@ -102,6 +113,19 @@ class Writer(Actor):
             await self._store(good)
             if bad:
                 await self._refuse(bad, now_ms)
+
+    def _put_off(self, delivery: Delivery) -> bool:
+        """Whether an agent is above its rate. A message that comes again has waited its turn."""
+        if self._buckets is None or delivery.deliveries > 1:
+            return False
+        now_secs = trio.current_time()
+        tokens = 1 + len(delivery.payload) // _TOKEN_BYTES
+        delay_secs = self._buckets.take(delivery.address or ODD, tokens, now_secs=now_secs)
+        if not delay_secs:
+            return False
+        self._counts.delayed += 1
+        self._claims.put_off([delivery], delay_secs=delay_secs)
+        return True
 
     def _decoded(self, delivery: Delivery, now_ms: int) -> Any:
         decoded = self.decode(delivery.payload, now_unix_ms=now_ms)

@@ -129,10 +129,10 @@ STREAMS = (
 )
 
 INGEST = Consumer("ingest", "TELEMETRY_RAW", max_ack_pending=20_000)
-"""So many, because what is over an agent's rate waits as unacked."""
+"""So many, as for alerts, because what is over an agent's rate waits as unacked."""
 TELEMETRY_WRITER = Consumer("telemetry-writer", "TELEMETRY_CANONICAL")
 DETECTION = Consumer("detection", "TELEMETRY_DETECTION", partitions=PARTITIONS)
-ALERT_WRITER = Consumer("alert-writer", "ALERTS")
+ALERT_WRITER = Consumer("alert-writer", "ALERTS", max_ack_pending=20_000)
 INVALID_WRITER = Consumer("invalid-writer", "TELEMETRY_INVALID")
 
 

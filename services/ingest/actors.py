@@ -22,7 +22,7 @@ from transport.session import Delivery, Outgoing, Session
 from transport.subjects import ACCEPTED, ODD, Address, subject
 
 _TOKEN_BYTES = 1024
-"""A message takes as many of its agent's tokens as it has events, or KiB, if those are more."""
+"""A message takes as many of its agent's tokens as it makes rows, or has KiB if those are more."""
 _REFUSED_TOKENS = 16
 """One that is refused takes at least so many: it becomes a row with its text."""
 
@@ -137,7 +137,7 @@ class Judge(Actor):
         if isinstance(found, CanonicalBatch):
             counts.accepted_events += len(found.events)
             counts.rejected_events += len(found.rejected)
-            self._sequences.observe((*good.address, found.epoch), found.first_seq, found.last_seq)
+            self._sequences.observe(good.address, found.epoch, found.first_seq, found.last_seq)
         else:
             counts.accepted_events += 1
 
@@ -222,7 +222,8 @@ def _tokens(delivery: Delivery, found: _Good | Refused) -> int:
         return max(_REFUSED_TOKENS, size)
     batch = found.found
     if isinstance(batch, CanonicalBatch):
-        return max(1, size, len(batch.events) + len(batch.rejected))
+        told = len(batch.counters.evicted) + len(batch.counters.gaps)
+        return max(1, size, len(batch.events) + len(batch.rejected) + told)
     return max(1, size)
 
 

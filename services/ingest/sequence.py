@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-_EPOCHS_MAX = 65_536
+from transport.subjects import Address
+
+_AGENTS_MAX = 65_536
+_EPOCHS_MAX = 8
+"""Of one agent: whoever names a new one in every message pushes out its own."""
 _HOLES_MAX = 256
 
 
@@ -37,31 +41,25 @@ class SequenceCounts:
 
 
 class Sequences:
-    """Follows each epoch's sequence numbers; the least recently heard goes first."""
+    """Follows each epoch's sequence numbers; the least recently heard of goes first."""
 
     def __init__(self) -> None:
         self.counts = SequenceCounts()
-        self._tracks: OrderedDict[tuple[str, str, str], _Track] = OrderedDict()
+        self._agents: OrderedDict[Address, OrderedDict[str, _Track]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._tracks)
+        return sum(map(len, self._agents.values()))
 
-    def observe(self, key: tuple[str, str, str], first: int, last: int) -> None:
+    def observe(self, address: Address, epoch: str, first: int, last: int) -> None:
         """Take note of a batch.
 
         Args:
-            key: tenant, agent and epoch.
+            address: whose it is.
+            epoch: of which of its lives.
             first: its first sequence number.
             last: its last; ``first - 1`` for a batch without events.
         """
-        track = self._tracks.get(key)
-        if track is None:
-            # The first that is heard may be the middle: what came before is not ours to miss.
-            track = self._tracks[key] = _Track(first)
-            if len(self._tracks) > _EPOCHS_MAX:
-                self._tracks.popitem(last=False)
-                self.counts.forgotten += 1
-        self._tracks.move_to_end(key)
+        track = self._track(address, epoch, first)
         if first > track.next_seq:
             self.counts.gaps += 1
             self.counts.gap_events += first - track.next_seq
@@ -72,6 +70,24 @@ class Sequences:
         elif first <= last < track.next_seq and not self._fill(track, first, last):
             self.counts.repeats += 1
         track.next_seq = max(track.next_seq, last + 1)
+
+    def _track(self, address: Address, epoch: str, first: int) -> _Track:
+        epochs = self._agents.get(address)
+        if epochs is None:
+            epochs = self._agents[address] = OrderedDict()
+            if len(self._agents) > _AGENTS_MAX:
+                _, forgotten = self._agents.popitem(last=False)
+                self.counts.forgotten += len(forgotten)
+        self._agents.move_to_end(address)
+        track = epochs.get(epoch)
+        if track is None:
+            # The first that is heard may be the middle: what came before is not ours to miss.
+            track = epochs[epoch] = _Track(first)
+            if len(epochs) > _EPOCHS_MAX:
+                epochs.popitem(last=False)
+                self.counts.forgotten += 1
+        epochs.move_to_end(epoch)
+        return track
 
     def _fill(self, track: _Track, first: int, last: int) -> bool:
         """Close what a late batch closes; whether it closed anything."""

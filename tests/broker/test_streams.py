@@ -65,7 +65,7 @@ async def test_all_are_made_as_documented_and_may_be_there_before(
             config = (await api(session, path))["config"]
             assert (config["ack_policy"], config["max_deliver"]) == ("explicit", -1)
             assert config["ack_wait"] == 30 * 10**9
-            pending = 20_000 if consumer.durable == "ingest" else 1000
+            pending = 20_000 if consumer.durable in ("ingest", "alert-writer") else 1000
             assert config["max_ack_pending"] == pending
 
 

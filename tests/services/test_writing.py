@@ -9,6 +9,7 @@ import trio.testing
 
 from actors.runtime.testing import run_actor
 from services.alert_writer.actors import AlertWriter
+from services.buckets import Buckets
 from services.claims import Claims, Deliveries
 from services.gate import Gate
 from services.store.interface import Added, StoreRefused, StoreUnavailable
@@ -53,7 +54,7 @@ class Shelf:
 class Desk:
     """A writer with a shelf behind it."""
 
-    def __init__(self, kind: type[Writer]) -> None:
+    def __init__(self, kind: type[Writer], *, buckets: Buckets | None = None) -> None:
         self.shelf = Shelf()
         self.notes = Notes()
         self.claims = Claims(self.notes.session)
@@ -64,6 +65,7 @@ class Desk:
             gate=Gate(self.shelf),  # type: ignore[arg-type]  # as much of a store as is needed
             counts=self.counts,
             durable="a-writer",
+            buckets=buckets,
         )
 
     async def write(self, *payloads: bytes, subject: str = "telemetry.accepted.acme.web-1") -> None:
@@ -170,6 +172,15 @@ async def test_what_can_never_have_a_record_is_given_up() -> None:
     await desk.write(b"{", canonical(1))
     assert (desk.notes.ended, desk.notes.acked, desk.notes.returned) == ([1], [2], [])
     assert desk.counts.given_up == 1
+
+
+async def test_alerts_above_an_agents_rate_wait_their_turn() -> None:
+    desk = Desk(AlertWriter, buckets=Buckets(rate_per_sec=1, burst=2))
+    many = [msgspec.structs.replace(ALERT, alert_id=f"{number:036}") for number in range(4)]
+    await desk.write(*map(encode, many), subject="alerts.acme.web-1")
+    assert (desk.notes.acked, desk.counts.delayed) == ([1, 2], 2)
+    assert [number for number, _ in desk.notes.returned] == [3, 4]
+    assert [secs for _, secs in desk.notes.returned] == pytest.approx([1.0, 2.0], abs=0.5)
 
 
 async def test_an_alert_is_stamped_and_its_nuls_are_replaced() -> None:

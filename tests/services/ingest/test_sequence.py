@@ -4,14 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.sequence import Sequences
+from transport.subjects import Address
 
-KEY = ("acme", "web-1", "00000000000000aa")
+ONE = Address("acme", "web-1")
+KEY = (ONE, "00000000000000aa")
 
 
 def counts(*batches: tuple[int, int]) -> dict[str, int]:
     sequences = Sequences()
     for first, last in batches:
-        sequences.observe(KEY, first, last)
+        sequences.observe(*KEY, first, last)
     return {name: value for name, value in asdict(sequences.counts).items() if value}
 
 
@@ -37,10 +39,22 @@ def test_batches_without_events_repeat_nothing() -> None:
     assert counts((0, 9), (10, 9), (10, 9)) == {}
 
 
-def test_epochs_are_bounded() -> None:
+def test_an_agent_with_an_epoch_in_every_batch_pushes_out_its_own() -> None:
+    sequences = Sequences()
+    other = Address("acme", "other")
+    sequences.observe(other, "00000000000000aa", 0, 9)
+    for number in range(66_000):
+        sequences.observe(ONE, f"{number:016x}", 0, 9)
+    assert len(sequences) == 8 + 1
+    assert sequences.counts.forgotten == 66_000 - 8
+    sequences.observe(other, "00000000000000aa", 20, 29)
+    assert sequences.counts.gap_events == 10
+
+
+def test_agents_are_bounded() -> None:
     sequences = Sequences()
     for number in range(66_000):
-        sequences.observe(("acme", "web-1", f"{number:016x}"), 0, 9)
+        sequences.observe(Address("acme", f"web-{number}"), "00000000000000aa", 0, 9)
     assert len(sequences) == 65_536
     assert sequences.counts.forgotten == 66_000 - 65_536
 
@@ -48,9 +62,9 @@ def test_epochs_are_bounded() -> None:
 @given(st.permutations(range(12)))
 def test_in_whatever_order_all_arrives_nothing_stays_missing(order: list[int]) -> None:
     sequences = Sequences()
-    sequences.observe(KEY, 0, -1)
+    sequences.observe(*KEY, 0, -1)
     for number in order:
-        sequences.observe(KEY, number * 10, number * 10 + 9)
+        sequences.observe(*KEY, number * 10, number * 10 + 9)
     found = sequences.counts
     assert found.gap_events == found.filled_events
     assert found.repeats == 0
