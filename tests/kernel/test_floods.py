@@ -58,7 +58,7 @@ SHELL, READ, PORT = (
 )
 RULES = {SHELL, READ, PORT}
 LEFT_OUT, FLOOD = "T1562 [Calls left out]", "T1562 [Flood of calls]"
-NEEDLES = 8
+PORTS = (4444, 1337, 9001, 9999, 6666, 31337, 5555)
 PAUSE_SECS = 0.4
 
 
@@ -78,55 +78,51 @@ def flood(program: Path, what: str, path: Path, processes: int) -> Iterator[list
             each.wait()
 
 
-def needle(program: Path, net: Island, secret: Path, number: int) -> int:
-    """Read a listed file, start a shell, connect to a suspicious port; the pid."""
-    words: list[str | Path] = [
-        "open",
-        secret,
-        "connect",
-        ADDRESS,
-        "4444",
-        "run",
-        "/bin/sh",
-        "-c",
-        f": n{number}",
-        "+",
-    ]
-    process = subprocess.Popen([*net.enter, program, *words])
+def act(doer: Path, net: Island, place: Path, number: int) -> int:
+    """Read a listed file, connect to a suspicious port and start a shell; the pid.
+
+    Each of another name than those before, so that each is an alert that is told.
+    """
+    secret = place / ".ssh" / "id_rsa"
+    secret.parent.mkdir(parents=True)
+    secret.touch()
+    words: list[str | Path] = ["open", secret, "connect", ADDRESS, str(PORTS[number])]
+    words += ["run", copy_as(Path("/bin/dash"), place, "sh"), "-c", ":", "+"]
+    process = subprocess.Popen([*net.enter, copy_as(doer, place, "needle"), *words])
     assert process.wait(30) == 0
     return process.pid
 
 
-def seen(running: Endpoint, pid: int, number: int, secret: Path) -> set[str]:
-    """Which of a needle's acts detection was told of, by the rules that are about them.
+def hidden(running: Endpoint, acts: dict[int, Path]) -> list[tuple[str, str]]:
+    """The acts of which there is neither an alert nor an event; by place and rule.
 
-    By alert or by event: consoles and recorder drop what is too much for them, and count it.
+    Consoles and recorder drop what is too much for them, and count it: one of them is enough.
     """
-    word = f": n{number}"
-    execs = running.seen(type="exec", ppid=pid, error=0)
     alerts = list(running.alerts)
-    return {
-        *(each["rule"] for each in alerts if each["pid"] == pid and each["rule"] in RULES),
-        *(SHELL for each in alerts if each["rule"] == SHELL and word in each["detail"]),
-        *(SHELL for each in execs if word in each["argv"]),
-        *(READ for _ in running.seen(type="open", pid=pid, filename=str(secret))),
-        *(PORT for _ in running.seen(type="connect", pid=pid, dest_port=4444)),
-    }
+    found = []
+    for pid, place in acts.items():
+        told = {each["rule"] for each in alerts if each["pid"] == pid}
+        told |= {SHELL for each in alerts if each["rule"] == SHELL and f"{place}/sh" in str(each)}
+        told |= {SHELL for _ in running.seen(type="exec", exe=str(place / "sh"))}
+        told |= {READ for _ in running.seen(type="open", pid=pid, error=0)}
+        told |= {PORT for _ in running.seen(type="connect", pid=pid)}
+        found += [(place.name, rule) for rule in sorted(RULES - told)]
+    return found
 
 
 @pytest.fixture
-def needles(tmp_path: Path, doer: Path, net: Island, secret: Path) -> Callable[[], dict[int, int]]:
-    """Acts that the rules name, one after the other; numbers by pid."""
-    program = copy_as(doer, tmp_path / "found", "needle")
+def needles(tmp_path: Path, doer: Path, net: Island) -> Callable[[], dict[int, Path]]:
+    """Acts that the rules name, one after the other; where each was done, by pid."""
 
-    def thread() -> dict[int, int]:
-        pids = {}
-        for number in range(NEEDLES):
+    def do() -> dict[int, Path]:
+        found = {}
+        for number in range(len(PORTS)):
             time.sleep(PAUSE_SECS)
-            pids[needle(program, net, secret, number)] = number
-        return pids
+            place = tmp_path / str(number)
+            found[act(doer, net, place, number)] = place
+        return found
 
-    return thread
+    return do
 
 
 @pytest.fixture
@@ -150,9 +146,8 @@ def refusing(programs: Path) -> Iterator[Path]:
 )
 def test_a_flood_of_calls_that_cost_nothing_hides_no_act_and_is_told(  # noqa: PLR0917 - what the floods differ in
     build: Callable[[str], Path],
-    needles: Callable[[], dict[int, int]],
+    needles: Callable[[], dict[int, Path]],
     refusing: Path,
-    secret: Path,
     tmp_path: Path,
     what: str,
     probe: str,
@@ -164,7 +159,7 @@ def test_a_flood_of_calls_that_cost_nothing_hides_no_act_and_is_told(  # noqa: P
         with flood(build(FLOODS), what, refusing, processes) as pids:
             acts = needles()
         running.settle()
-        assert {n for pid, n in acts.items() if seen(running, pid, n, secret) != RULES} == set()
+        assert hidden(running, acts) == []
         assert {each["rule"] for each in list(running.alerts)} >= RULES
         floods = [e for e in running.seen(type="flood") if e["pid"] in pids]
         assert {e["probe"] for e in floods} == {probe}
@@ -190,7 +185,7 @@ def deep(programs: Path) -> Iterator[Path]:
         folder += b"/" + b"\xff" * min(255, 3840 - len(folder))
         os.mkdir(folder)  # noqa: PTH102 - bytes that are no text
     program = folder + b"/program"
-    shutil.copy("/bin/true", program)
+    shutil.copy(b"/bin/true", program)
     yield Path(os.fsdecode(program))
     shutil.rmtree(top)
 
@@ -199,9 +194,8 @@ def deep(programs: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("what", ["short", "long"])
 def test_a_flood_of_executions_hides_no_act_of_others_without_an_alert(  # noqa: PLR0917 - as above
     build: Callable[[str], Path],
-    needles: Callable[[], dict[int, int]],
+    needles: Callable[[], dict[int, Path]],
     deep: Path,
-    secret: Path,
     tmp_path: Path,
     what: str,
     processes: int,
@@ -211,12 +205,12 @@ def test_a_flood_of_executions_hides_no_act_of_others_without_an_alert(  # noqa:
         with flood(build(FLOODS), "execs", program, processes) as pids:
             acts = needles()
         running.settle()
-        hidden = {n for pid, n in acts.items() if seen(running, pid, n, secret) != RULES}
+        missed = hidden(running, acts)
         floods = [e for e in running.seen(type="flood") if e["pid"] in pids]
         assert running.stop() == 0
     counts = running.stopped()["probes"]
     assert_balanced(counts)
-    assert not hidden
+    assert missed == []
     assert counts["exec"]["lost"] == 0
     if counts["exec"]["throttled"]:
         assert {e["probe"] for e in floods} == {"exec"}
