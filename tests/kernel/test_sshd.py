@@ -42,7 +42,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A server that runs before the agent does, and the words that reach it."""
     folder = tmp_path_factory.mktemp("sshd")
     for name in ("host", "key"):
-        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name]
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(words, check=True)
     (folder / "keys").write_bytes((folder / "key.pub").read_bytes())
     with socket.create_server(("127.0.0.1", 0)) as free:
