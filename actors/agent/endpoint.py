@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import trio
 
 from actors import notify, stdio
 from actors.agent import lock, memory, privileges, publishing, witness
+from actors.agent.confinement import Confinement, Work
 from actors.agent.console import Output, Stream
 from actors.agent.enrich import Enricher, Users
 from actors.agent.exits import ExitCode, StartError, start_error
@@ -33,6 +35,7 @@ from actors.runtime import Outcome, Topology, TopologyError, load_topology, run_
 from actors.version import VERSION
 from bpf import pins
 from bpf.attach import Attached, Loading, Order
+from bpf.control import Opens
 from bpf.errors import BpfError
 from transport import crossing
 from transport.errors import TransportError
@@ -100,7 +103,9 @@ def watch(
         sensor = _sense(settings, attached, hold=prepared is not None)
         stack.callback(sensor.close)
         spared = ancestors_of(os.getpid())
-        privileges.drop(_needed(settings))
+        work = _work(settings, prepared, attached, rules)
+        _give_up_root(work.kills)
+        rules.warn_of_unreadable()
         resources = Resources(
             settings=settings,
             sensor=sensor,
@@ -115,7 +120,11 @@ def watch(
         if resources.publishing is None:
             sensor.let_go()
         memory.settle()
-        return _run(resources, ready=partial(_announce, settings.agent.heartbeat_interval_secs))
+        notify.connect()
+        confinement = resources.confinement
+        confinement.close_files(work)
+        beat = settings.agent.heartbeat_interval_secs
+        return _run(resources, ready=partial(_announce, beat, confinement, work))
 
 
 def replay(settings: Settings, path: Path, *, rules: RuleFiles, output: Output) -> int:
@@ -264,26 +273,53 @@ def _sense(settings: Settings, attached: Attached, *, hold: bool) -> KernelSenso
         hold=hold,
     )
     names = component_names(settings.filters.sensitive_files)
+    guarded = component_names(settings.filters.guarded_files)
     sensor.control.watch_all()
     sensor.control.set_agent(os.getpid(), start_ns_of(os.getpid()) or 0)
     sensor.control.set_opens(
         names - {DELIVER_ALL},
-        opens="all" if DELIVER_ALL in names else settings.filters.open_events,
+        guarded=guarded - {DELIVER_ALL},
+        opens=_opens(names, guarded, settings.filters.open_events),
         suppress_ns=int(settings.agent.open_repeat_secs * 1e9),
     )
     return sensor
 
 
-def _needed(settings: Settings) -> frozenset[privileges.Capability]:
-    """What the enabled actors need: the correlator and the responder read /proc, one may kill."""
+def _opens(names: AbstractSet[str], guarded: AbstractSet[str], wanted: Opens) -> Opens:
+    """Which opens the kernel must deliver: more than is wanted where names cannot decide."""
+    if DELIVER_ALL in names:
+        return "all"
+    return "written" if wanted == "sensitive" and DELIVER_ALL in guarded else wanted
+
+
+def _kills(settings: Settings) -> bool:
+    """Whether the agent may kill processes: nothing else that it does needs a capability."""
     kinds = {actor.kind for actor in build_topology(settings).children}
-    needed = {privileges.Capability.DAC_READ_SEARCH, privileges.Capability.SYS_PTRACE}
-    if "responder" in kinds and not settings.response.dry_run:
-        needed.add(privileges.Capability.KILL)
-    return frozenset(needed)
+    return "responder" in kinds and not settings.response.dry_run
 
 
-def _announce(heartbeat_secs: float) -> None:
+def _give_up_root(kills: bool) -> None:  # noqa: FBT001 - the one thing that matters
+    left = privileges.drop({privileges.Capability.KILL} if kills else ())
+    if left:
+        structlog.get_logger().warning("the capability bounding set is not empty", why=left)
+
+
+def _work(
+    settings: Settings, prepared: publishing.Prepared | None, attached: Attached, rules: RuleFiles
+) -> Work:
+    return Work(
+        spool=None if prepared is None else prepared.folder,
+        pins=attached.folder,
+        rules=rules.folder,
+        broker_url=None if prepared is None else settings.agent.nats_url,
+        kills=_kills(settings),
+    )
+
+
+def _announce(heartbeat_secs: float, confinement: Confinement, work: Work) -> None:
+    """Give up what only the start needed, and say that it is over."""
+    confinement.close_calls(work)
+    structlog.get_logger().info("confined", **confinement.status())
     stdio.write_now(2, f"{WATCHING}\n".encode())
     notify.ready("watching")
     notify.allow_secs(BEATS_MISSED * heartbeat_secs)

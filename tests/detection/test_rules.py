@@ -19,6 +19,14 @@ def test_labels_points_and_techniques_are_the_known_ones() -> None:
     assert [(rule.label, rule.points) for rule in RULES] == [
         ("T1059 [Unexpected shell spawn]", 40),
         ("T1003 [Sensitive file read]", 35),
+        ("T1136 [Account file written]", 60),
+        ("T1098 [SSH authorized keys written]", 45),
+        ("T1548 [Sudoers written]", 60),
+        ("T1053 [Cron job written]", 45),
+        ("T1574 [Preloaded libraries written]", 75),
+        ("T1543 [Service written]", 40),
+        ("T1546 [Login script written]", 40),
+        ("T1556 [Authentication modules written]", 60),
         ("T1071 [Connection to suspicious port]", 45),
         ("T1036 [Forged connection address]", 70),
         ("T1059 [Shell making outbound connection]", 60),
@@ -28,6 +36,8 @@ def test_labels_points_and_techniques_are_the_known_ones() -> None:
         ("T1059 [Shell behind a connection]", 80),
         ("T1059 [Shell started by a listening program]", 75),
         ("T1059 [Program from a writable folder connects out and runs commands]", 70),
+        ("T1562 [Calls left out]", 30),
+        ("T1562 [Flood of calls]", 55),
     ]
     assert all(rule.label.startswith(rule.techniques[0]) for rule in RULES)
 
@@ -139,7 +149,7 @@ def test_only_a_successful_read_counts(flags: int, error: int, *, fires: bool) -
     host = Host()
     cat, _ = host.run(host.bash, "/usr/bin/cat")
     alerts = host.open(cat, "/etc/shadow", flags=flags, error=error)
-    assert rules(alerts) == ([READ] if fires else [])
+    assert (READ in rules(alerts)) is fires
 
 
 def test_sensitive_read_names_the_file_and_near_misses_are_silent() -> None:
@@ -286,10 +296,15 @@ def test_obfuscation_detail_is_bounded_and_printable() -> None:
 # All rules
 
 
-def test_a_rule_counts_once_per_process() -> None:
+def test_a_rule_counts_once_per_process_and_is_told_of_each_file() -> None:
     host = Host()
     cat, _ = host.run(host.bash, "/usr/bin/cat")
-    assert rules(host.open(cat, "/etc/shadow")) == [READ]
+    (first,) = host.open(cat, "/etc/shadow")
+    (second,) = host.open(cat, "/etc/sudoers")
+    assert rules([first, second]) == [READ, READ]
+    assert first.base_score == second.base_score
+    assert second.detail.endswith("opened /etc/sudoers for reading")
+    assert second.targets == ("/etc/shadow", "/etc/sudoers")
     assert not host.open(cat, "/etc/sudoers")
     other, _ = host.run(host.bash, "/usr/bin/cat")
     assert rules(host.open(other, "/etc/shadow")) == [READ]
