@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from actors.detection.alerts import Alert
+from actors.detection.cuts import Cut
 from actors.detection.events import Identity
 from transport import messages
-from transport.messages import Evidence, Host
+from transport.gaps import note
+from transport.messages import Evidence, Gap, Host
 from transport.subjects import Address
 
 _FIRSTS_MAX = 8192
-Key: TypeAlias = tuple[str, Identity]
-"""(rule id, root of the lineage)."""
+Key: TypeAlias = tuple[str, Identity, str]
+"""(rule id, root of the lineage, what the alert is about)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,29 +29,35 @@ class Origin:
 
 
 class Firsts:
-    """The id of the first alert of each rule in each lineage: its repeats are told under it.
+    """The id of the first alert of each rule, lineage and target: its repeats are told under it.
 
     The least recently told goes first; a repeat of what was forgotten begins anew.
     """
 
-    def __init__(self, known: list[tuple[str, Identity, str]] | None = None) -> None:
+    def __init__(self, known: list[tuple[str, Identity, str, str]] | None = None) -> None:
         self._ids: OrderedDict[Key, str] = OrderedDict(
-            ((rule_id, root), alert_id) for rule_id, root, alert_id in known or ()
+            ((rule_id, root, target), alert_id) for rule_id, root, target, alert_id in known or ()
         )
 
-    def known(self) -> list[tuple[str, Identity, str]]:
+    def known(self) -> list[tuple[str, Identity, str, str]]:
         """Return all, for a snapshot."""
         return [(*key, alert_id) for key, alert_id in self._ids.items()]
 
     def id_of(self, alert: Alert, event: str) -> str:
         """Return the id under which an alert is told: of its event, or of the first one's."""
-        key = (alert.rule_id, alert.lineage)
-        first = "" if alert.count == 1 else self._ids.pop(key, "")
+        key = (alert.rule_id, alert.lineage, alert.target)
+        first = "" if alert.first else self._ids.pop(key, "")
         first = self._ids[key] = first or messages.alert_id(event, alert.rule)
         self._ids.move_to_end(key)
         if len(self._ids) > _FIRSTS_MAX:
             self._ids.popitem(last=False)
         return first
+
+
+def note_cut(gaps: deque[Gap], cut: Cut, *, boot_unix_ns: int) -> None:
+    """Add what detection forgot to the gaps of the recent past."""
+    from_ms, to_ms = (max(0, boot_unix_ns + at) // 1_000_000 for at in (cut.from_ns, cut.to_ns))
+    note(gaps, Gap(from_ms, to_ms, cut.kind, cut.count))
 
 
 def alert_message(  # noqa: PLR0913 - what is known of one alert

@@ -2,6 +2,7 @@
 
 from uuid import uuid5
 
+import msgspec
 import pytest
 
 from actors import alerting
@@ -11,12 +12,13 @@ from actors.detection.testing import Host
 from transport.messages import ALERT_NAMESPACE
 
 
-def alert(rule_id: str = "r", lineage: int = 1, count: int = 1) -> Alert:
+def alert(rule_id: str = "r", lineage: int = 1, count: int = 1, target: str = "") -> Alert:
     host = Host()
     cat, _ = host.run(host.bash, "/usr/bin/cat")
     (found,) = host.open(cat, "/etc/shadow")
     values = {name: getattr(found, name) for name in found.__struct_fields__}
-    return Alert(**values | {"rule_id": rule_id, "lineage": (lineage, 0), "count": count})
+    mine = {"lineage": (lineage, 0), "count": count, "first": count == 1, "target": target}
+    return Alert(**values | {"rule_id": rule_id} | mine)
 
 
 def own(event: str) -> str:
@@ -32,6 +34,15 @@ def test_a_repeat_has_the_id_of_the_first() -> None:
     assert Firsts(firsts.known()).id_of(alert(count=4), "four") == own("one")
     assert firsts.id_of(alert(count=1), "anew") == own("anew")
     assert firsts.id_of(alert(count=2), "again") == own("anew")
+
+
+def test_each_target_has_an_alert_of_its_own() -> None:
+    firsts = Firsts()
+    other = msgspec.structs.replace(alert(count=2, target="b"), first=True)
+    assert firsts.id_of(alert(target="a"), "one") == own("one")
+    assert firsts.id_of(other, "two") == own("two")
+    assert firsts.id_of(alert(count=3, target="a"), "three") == own("one")
+    assert Firsts(firsts.known()).id_of(alert(count=4, target="b"), "four") == own("two")
 
 
 def test_a_repeat_of_what_was_forgotten_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,7 @@ class Gap(msgspec.Struct, frozen=True):
     """When it ends."""
     reason: Annotated[str, Meta(max_length=64)]
     """``lost_in_kernel_<probe>``, ``throttled_in_kernel_<probe>``, ``dropped_by_agent``,
+    ``partial_matches_cut`` and ``processes_forgotten`` (detection had no room),
     ``spool_corrupt``, ``not_watching``; behind the last there may be a colon and why, in a few
     words."""
     events: Count | None = None
@@ -331,7 +332,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     detail: Text
     """What happened, one printable sentence."""
     event_type: Annotated[str, Meta(max_length=32)]
-    """Of the deciding event: ``exec``, ``open`` or ``connect``."""
+    """Of the deciding event: ``exec``, ``open``, ``connect`` or ``flood``."""
     event_pid: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
     """The process it is about."""
     event_comm: Short

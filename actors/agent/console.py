@@ -16,7 +16,6 @@ import trio
 
 from actors.agent import render
 from actors.agent.messages import Activity, AlertBatch, ResponseBatch, Status
-from actors.detection.repeats import worth_telling
 from actors.runtime import Actor
 from actors.stdio import PIPE_CHUNK_BYTES
 
@@ -131,7 +130,7 @@ class AlertConsole(Actor):
             case AlertBatch():
                 alert_line = render.alert_pretty if self._pretty else render.alert_json
                 # A rule that goes on firing in one lineage is told at the 1st, 2nd, 4th, 8th time.
-                told = [each for each in message.alerts if worth_telling(each.count)]
+                told = [each for each in message.alerts if each.told]
                 return _rendered(alert_line, told, boot)
             case ResponseBatch():
                 response_line = render.response_pretty if self._pretty else render.response_json

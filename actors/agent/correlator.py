@@ -147,7 +147,7 @@ class Correlator(Actor):
         ]
         positions = {RING_NAMES[part.ring]: part.position for part in parts}
         read = max(part.read for part in parts)
-        return Telemetry(named, alerts, positions, read, weight)
+        return Telemetry(named, alerts, positions, read, weight, self._engine.cuts)
 
     def _ignore(self, events: list[AnyEvent], ignored: NameList) -> None:
         """Have the kernel ignore the processes that run an ignored program by now."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
+from actors.alerting import note_cut
+from actors.detection.cuts import Cut
 from transport.gaps import note
 from transport.messages import Evidence, Gap
 
@@ -55,6 +57,10 @@ class EvidenceLog:
                 found.append(Gap(from_ms, now_unix_ms, reason, missing))
                 note(self._gaps, found[-1])
         return found
+
+    def note(self, cut: Cut, *, boot_unix_ns: int) -> None:
+        """Take what detection forgot."""
+        note_cut(self._gaps, cut, boot_unix_ns=boot_unix_ns)
 
     def at(self, time_unix_ms: int, *, window_ms: int) -> Evidence:
         """What is missing from the window that ends at a moment."""

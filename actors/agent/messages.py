@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from actors.detection.alerts import Alert
+from actors.detection.cuts import Cut
 from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent
 
 
@@ -53,6 +54,8 @@ class Telemetry(msgspec.Struct, frozen=True):
     read: int
     """Events read from all rings since the start, these included."""
     weight: int = 0
+    cuts: Sequence[Cut] = ()
+    """What detection forgot for lack of room."""
 
     def __len__(self) -> int:
         return len(self.events)

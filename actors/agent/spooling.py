@@ -21,7 +21,6 @@ from actors.agent.sensor import Sensor
 from actors.agent.settings import PublishSettings
 from actors.agent.shipping import Shipping
 from actors.detection.alerts import Alert
-from actors.detection.repeats import worth_telling
 from actors.version import VERSION
 from transport import messages
 from transport.messages import (
@@ -62,7 +61,7 @@ def _now_ms() -> int:
 
 def _new(alerts: Sequence[Alert]) -> int:
     """How many are told for the first time: one that is told again is the same row of the store."""
-    return sum(alert.count == 1 for alert in alerts)
+    return sum(alert.first for alert in alerts)
 
 
 class Spooling:
@@ -148,8 +147,11 @@ class Spooling:
             kept = [e for e in events if e.__struct_config__.tag in wanted]
             self._unpublished += len(events) - len(kept)
             self._events += kept
+        boot_ns = self._publishing.sender.host.boot_unix_ns
+        for cut in message.cuts:
+            self._evidence.note(cut, boot_unix_ns=boot_ns)
         if self._publishing.settings.alerts:
-            self.alerts += [each for each in message.alerts if worth_telling(each.count)]
+            self.alerts += [each for each in message.alerts if each.told]
 
     async def close(self, *, final: bool = False) -> None:
         """Spool what waits, then let the rings give back its space."""

@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from actors.detection.alerts import Alert, event_text, rule_detail, sequence_detail
+from actors.detection.alerts import Alert, event_text
 from actors.detection.conditions import EVENT_TYPES
 from actors.detection.correlator import Chain, Completed, Correlator, Link
+from actors.detection.cuts import Cut, Cuts
 from actors.detection.events import (
     AnyEvent,
     ConnectEvent,
@@ -24,7 +25,6 @@ from actors.detection.events import (
     FloodEvent,
     ForkEvent,
     Identity,
-    LineageProcess,
     ListenEvent,
     OpenEvent,
     SeedEvent,
@@ -34,17 +34,12 @@ from actors.detection.observation import TYPE_OF, Callers, HostState, Observatio
 from actors.detection.plans import UNTIL, Hit, Plan, Plans
 from actors.detection.process_table import ProcessTable
 from actors.detection.processes import Process, TableStatistics
-from actors.detection.repeats import Repeats, worth_telling
+from actors.detection.raising import CUT, cut_alert, lineage_points, rule_alert, score_of
+from actors.detection.repeats import Repeats
 from actors.detection.rules import AnyRule, Rule, Sequence
 from actors.detection.ruleset import RuleSet
-from actors.detection.scoring import (
-    LINEAGE_DEPTH,
-    RarityTable,
-    Score,
-    ScoreSheet,
-    lineage_bonus,
-    severity,
-)
+from actors.detection.scoring import RarityTable, Score, ScoreSheet
+from actors.detection.targets import Target, Targets
 from actors.detection.text import digest
 
 _INIT_PID = 1
@@ -104,17 +99,30 @@ class Engine:
         self._every_repeat = every_repeat
         settings = rules.settings
         self.rules = rules
+        self._cuts = Cuts()
+        self.cuts: list[Cut] = []
+        """What was forgotten for lack of room in the batch taken last."""
         self.table = ProcessTable(
             max_processes=settings.max_processes,
             programs=rules.programs,
             passes=rules.pass_through.trusts,
             keep_command_lines=rules.needs_command_lines,
+            is_boundary=self._is_boundary,
+            cuts=self._cuts,
         )
         self.host = HostState(hostname, self.table, Callers())
         self.correlator = Correlator(
-            rules.sequences, self.table, is_boundary=self._is_boundary, settings=settings
+            rules.sequences,
+            self.table,
+            is_boundary=self._is_boundary,
+            settings=settings,
+            cuts=self._cuts,
         )
-        self.groups = Groups(rules.sequences, default_secs=settings.correlator_max_age_secs)
+        self.table.on_spent = self.correlator.forget
+        self.groups = Groups(
+            rules.sequences, default_secs=settings.correlator_max_age_secs, cuts=self._cuts
+        )
+        self._targets = Targets(settings.sensitive_files)
         self.rarity = RarityTable()
         self.repeats = Repeats()
         self._plans = tuple(rules.plans[event] for event in EVENT_TYPES)
@@ -161,6 +169,8 @@ class Engine:
         counts = self.counts
         handlers = self._handlers
         ancestry = self.table.ancestry
+        cuts = self._cuts
+        self.cuts = []
         for position, event in enumerate(events):
             kind = type(event)
             counts[kind] += 1
@@ -174,6 +184,8 @@ class Engine:
                 if poisoned is None:
                     raise
                 poisoned.append((position, repr(error)))
+            if cuts.pending:
+                self._tell_cuts(event, alerts)
             if positions is not None and len(alerts) > len(positions):
                 positions += [position] * (len(alerts) - len(positions))
             if traced is not None and (kind is ExecEvent or kind is ConnectEvent):
@@ -183,7 +195,7 @@ class Engine:
     def score(self, identity: Identity, *, time_ns: int) -> Score | None:
         """Return the score of a process at a moment, None for an unknown process."""
         process = self.table.get(identity)
-        return None if process is None else self._score(process, time_ns)
+        return None if process is None else score_of(self.table, process, time_ns)
 
     def statistics(self) -> EngineStatistics:
         """Return what people watch."""
@@ -269,12 +281,14 @@ class Engine:
     def _on_listen(self, event: ListenEvent, _alerts: list[Alert]) -> None:
         self.table.listen(event)
 
-    def _on_flood(self, event: FloodEvent, _alerts: list[Alert]) -> None:
-        self.table.meet(event)
+    def _on_flood(self, event: FloodEvent, alerts: list[Alert]) -> None:
+        self._observe(event, self._plans[3], alerts)
 
     # Judgement
 
-    def _observe(self, event: OpenEvent | ConnectEvent, plans: Plans, alerts: list[Alert]) -> None:
+    def _observe(
+        self, event: OpenEvent | ConnectEvent | FloodEvent, plans: Plans, alerts: list[Alert]
+    ) -> None:
         passed = plans.passing(event)
         if not passed:
             return
@@ -302,11 +316,13 @@ class Engine:
                     hits.append(plan.hit)
                 continue
             rule = self.rules.rules[plan.rule]
-            # A rule seen here before, perhaps by another of its matches, raises nothing.
-            if sheet.has(rule.id) or rule.silent or not plan.holds(seen):
+            # A rule seen here before, perhaps by another of its matches, raises nothing more,
+            # unless it is about something that it was never about in this lineage.
+            if rule.silent or (sheet.has(rule.id) and self._knows(rule, seen)):
                 continue
-            self._raise(rule, seen, alerts)
-            sheet = seen.process.sheet or _NOTHING
+            if plan.holds(seen):
+                self._raise(rule, seen, alerts, self._targets.of_event(seen.event))
+                sheet = seen.process.sheet or _NOTHING
         if hits:
             self._complete(hits, seen, alerts)
 
@@ -324,8 +340,16 @@ class Engine:
                     completed += self._group(hit, link, seen)
         for each in completed:
             sequence = self.rules.sequences[each.sequence]
-            if not (seen.process.sheet or _NOTHING).has(sequence.id):
-                self._raise(sequence, seen, alerts, each.links)
+            target = self._targets.of_links(each.links) if len(sequence.steps) > 1 else None
+            sheet = seen.process.sheet or _NOTHING
+            known = target is None or self.repeats.knows((sequence.id, seen.process.root), target)
+            if not (known and sheet.has(sequence.id)):
+                self._raise(sequence, seen, alerts, target, each.links)
+
+    def _knows(self, rule: Rule, seen: Observation) -> bool:
+        """Whether a rule has been in this lineage about what this event is about."""
+        target = self._targets.of_event(seen.event)
+        return self.repeats.knows((rule.id, seen.process.root), target)
 
     def _group(self, hit: Hit, link: Link, seen: Observation) -> list[Completed]:
         """Take a step of a sequence whose events share more than a lineage."""
@@ -338,90 +362,60 @@ class Engine:
         if shared is None:
             return []
         values, value = shared
-        links = self.groups.advance(index, step, link, owner=owner, values=values, value=value)
+        links = self.groups.advance(
+            index, step, link, seen.process, owner=owner, values=values, value=value
+        )
         return [Completed(index, links)] if links else []
 
     def _owner(self, sequence: Sequence, process: Process) -> str:
         if sequence.scope == "host":
             return ""
-        pid, start_ns = process.identity if sequence.scope == "process" else self.root(process)
+        pid, start_ns = process.identity if sequence.scope == "process" else process.root
         return f"{pid}:{start_ns}"
 
-    def root(self, process: Process) -> Identity:
-        """Return the first process of a lineage: what has more in common than its session."""
-        root = process
-        for ancestor in self.table.ancestors(process):
-            if self._is_boundary(ancestor):
-                break
-            root = ancestor
-        return root.identity
-
     def _raise(
-        self, matched: AnyRule, seen: Observation, alerts: list[Alert], links: Chain = ()
+        self,
+        matched: AnyRule,
+        seen: Observation,
+        alerts: list[Alert],
+        target: Target | None,
+        links: Chain = (),
     ) -> None:
-        """Count it on the process and in the lineage, and add its alert."""
+        """Count it on the process, once, and in the lineage, and add its alert."""
         process, event = seen.process, seen.event
         if process.sheet is None:
             process.sheet = ScoreSheet()
-        bonuses = self._lineage(process) + process.rarity
-        process.sheet.add(
-            matched.id,
-            points=matched.points,
-            sequence=isinstance(matched, Sequence),
-            time_ns=event.time_ns,
-            bonus=bonuses,
-        )
+        again = process.sheet.has(matched.id)
+        if not again:
+            process.sheet.add(
+                matched.id,
+                points=matched.points,
+                sequence=isinstance(matched, Sequence),
+                time_ns=event.time_ns,
+                bonus=lineage_points(self.table, process) + process.rarity,
+            )
         self.alerts += 1
-        root = self.root(process)
-        count = self.repeats.count((matched.id, root), event.time_ns)
-        if self._every_repeat or worth_telling(count):
-            alerts.append(self._alert(matched, seen, links, root, count))
-
-    def _alert(
-        self, matched: AnyRule, seen: Observation, links: Chain, root: Identity, count: int
-    ) -> Alert:
-        process, event = seen.process, seen.event
-        score = self._score(process, event.time_ns)
-        detail = (
-            rule_detail(matched.detail, seen)
-            if isinstance(matched, Rule)
-            else sequence_detail(links)
+        firing = self.repeats.count(
+            (matched.id, process.root), target, owner=process.owner, time_ns=event.time_ns
         )
-        return Alert(
-            time_ns=event.time_ns,
-            pid=event.pid,
-            start_ns=event.start_ns,
-            uid=event.uid,
-            comm=event.comm,
-            exe=seen.program.exe,
-            system_exe=seen.program.system_exe,
-            rule=matched.label,
-            rule_id=matched.id,
-            techniques=matched.techniques,
-            detail=detail,
-            ancestry=self.table.ancestry(process.identity),
-            score=score.total,
-            severity=severity(score.total),
-            base_score=score.base,
-            lineage_bonus=score.lineage,
-            rarity_bonus=score.rarity,
-            sequence_bonus=score.sequence,
-            event=TYPE_OF[type(event)],
-            level=matched.level,
-            author=matched.author,
-            references=matched.references,
-            lineage=root,
-            window_secs=self.rules.window_secs(matched),
-            count=count,
-            processes=tuple(map(_told, (*reversed(self.table.ancestors(process)), process))),
-        )
+        if firing.told or (self._every_repeat and not again):
+            window_secs = self.rules.window_secs(matched)
+            alerts.append(
+                rule_alert(self.table, matched, seen, links, firing, window_secs=window_secs)
+            )
 
-    def _score(self, process: Process, time_ns: int) -> Score:
-        sheet = process.sheet or _NOTHING
-        return sheet.at(time_ns, lineage=self._lineage(process), rarity=process.rarity)
-
-    def _lineage(self, process: Process) -> int:
-        return lineage_bonus(len(self.table.ancestors(process, depth=LINEAGE_DEPTH)))
+    def _tell_cuts(self, event: AnyEvent, alerts: list[Alert]) -> None:
+        """Say what was forgotten for lack of room: for the evidence, and in an alert."""
+        found, self._cuts.pending = self._cuts.pending, []
+        self.cuts += found
+        for cut in found:
+            self.alerts += 1
+            firing = self.repeats.count(
+                (CUT.id, cut.root), None, owner=cut.owner, time_ns=event.time_ns
+            )
+            if firing.told:
+                secs = self.rules.settings.correlator_max_age_secs
+                alerts.append(cut_alert(self.table, cut, event, firing, window_secs=secs))
 
     def _is_boundary(self, process: Process) -> bool:
         """Whether what this process starts has nothing else in common."""
@@ -435,7 +429,3 @@ class Engine:
 
 def _link(event: ObservedEvent) -> Link:
     return Link(event.time_ns, event.pid, TYPE_OF[type(event)], event_text(event)[:_MAX_TEXT])
-
-
-def _told(process: Process) -> LineageProcess:
-    return LineageProcess(*process.identity, *(process.parent or (0, 0)), process.program.shown)

@@ -5,18 +5,22 @@ values. It remembers the events of its steps within the sequence's time span, by
 completes when they suffice: all steps seen, in order where order is asked for, or one step often
 enough or with enough different values. A completed group begins anew.
 
-Only what can still count is remembered: nobody pushes one step out by doing more of another.
+Only what can still count is remembered: nobody pushes one step out by doing more of another. When
+there is no room, the user and the lineage with most give up something; such a cut is noted.
 """
 
 from __future__ import annotations
 
 from bisect import bisect
-from collections import OrderedDict
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
 
 from actors.detection.correlator import Chain, Link
+from actors.detection.cuts import Cuts, Lost
+from actors.detection.fair import FairTable, Owner
+from actors.detection.processes import Process
 from actors.detection.rules import Sequence
 from actors.detection.text import shortened
 
@@ -26,9 +30,8 @@ Key: TypeAlias = tuple[int, str, Values]
 
 EVENTS_MAX = 1000
 """Events that one group can remember."""
-_MAX_GROUPS = 4096
-_MAX_MEMBERS = 16_384
-"""Events remembered in all groups of a host; they travel in its snapshots."""
+_MAX_WEIGHT = 20_480
+"""Groups of a host and events remembered in them; they travel in its snapshots."""
 _EXACT_MAX = 64
 """Events of an ordered group up to which none is left out."""
 
@@ -42,26 +45,50 @@ class Member(msgspec.Struct, frozen=True, order=True, gc=False):
     """What must differ, for a sequence that counts different values."""
 
 
-class Groups:
-    """The groups of one host; the least recently used goes first."""
+class Group(msgspec.Struct):
+    """What is remembered of one group."""
 
-    def __init__(self, sequences: tuple[Sequence, ...], *, default_secs: int) -> None:
+    members: list[Member]
+    owner: Owner
+    """Whose act it was that began it."""
+    program: str
+    """What that process ran, printable."""
+
+    @property
+    def weight(self) -> int:
+        """Itself and its events."""
+        return 1 + len(self.members)
+
+
+class Groups:
+    """The groups of one host."""
+
+    def __init__(self, sequences: tuple[Sequence, ...], *, default_secs: int, cuts: Cuts) -> None:
         self.cut = 0
-        """Groups dropped for lack of room."""
+        """Events of groups dropped for lack of room."""
         self._sequences = sequences
         self._span_ns = tuple(
             (each.window_secs or default_secs) * 1_000_000_000 for each in sequences
         )
-        self.members: OrderedDict[Key, list[Member]] = OrderedDict()
-        self._total = 0
-        """Events in all of them."""
+        self._cuts = cuts
+        self._table: FairTable[Key, Group] = FairTable(_MAX_WEIGHT)
+        self.groups = self._table.entries
+        """The one used longest ago first."""
         self._first_alike = tuple(_first_alike(each) for each in sequences)
 
     def __len__(self) -> int:
-        return len(self.members)
+        return len(self.groups)
 
     def advance(  # noqa: PLR0913 - what one event brings to its group
-        self, sequence: int, step: int, link: Link, *, owner: str, values: Values, value: str
+        self,
+        sequence: int,
+        step: int,
+        link: Link,
+        process: Process,
+        *,
+        owner: str,
+        values: Values,
+        value: str,
     ) -> Chain:
         """Take an event into its group; the events that complete it, empty if it is not complete.
 
@@ -69,13 +96,16 @@ class Groups:
             sequence: Its index.
             step: Which step the event is.
             link: The event.
+            process: Who did it.
             owner: Whose it is, as text.
             values: Of the fields that must be the same.
             value: Of the field that must differ, or "".
         """
         key = (sequence, owner, tuple(map(shortened, values)))
-        members = self.members.pop(key, [])
-        self._total -= len(members)
+        group = self._table.pop(key)
+        if group is None:
+            group = Group([], (process.uid, process.root), process.program.shown)
+        members = group.members
         alike = self._first_alike[sequence]
         _take(
             self._sequences[sequence], alike, members, Member(link, alike[step], shortened(value))
@@ -87,24 +117,33 @@ class Groups:
         if done:
             return done
         if len(members) > EVENTS_MAX:
+            self._note_cut([Lost(group.owner, group.program, members[0].link.time_ns)], link)
             del members[0]
-            self.cut += 1
-        self.adopt(key, members)
+        self.adopt(key, group)
+        gone = self._table.make_room(is_spent=lambda each: self._is_spent(each, link.time_ns))
+        self._note_cut((_lost(each) for _, each in gone), link)
         return ()
 
-    def adopt(self, key: Key, members: list[Member]) -> None:
+    def adopt(self, key: Key, group: Group) -> None:
         """Remember a group as the one used last."""
-        self.members[key] = members
-        self._total += len(members)
-        while len(self.members) > _MAX_GROUPS or self._total > _MAX_MEMBERS:
-            _, dropped = self.members.popitem(last=False)
-            self._total -= len(dropped)
-            self.cut += 1
+        self._table.put(key, group)
 
     def end(self, sequence: int, *, owner: str) -> None:
         """Forget what an owner has begun of a sequence."""
-        for key in [key for key in self.members if key[0] == sequence and key[1] == owner]:
-            self._total -= len(self.members.pop(key))
+        for key in [key for key in self.groups if key[0] == sequence and key[1] == owner]:
+            self._table.pop(key)
+
+    def _is_spent(self, key: Key, now_ns: int) -> bool:
+        """Whether all that a group remembers is too old to count."""
+        return self.groups[key].members[-1].link.time_ns < now_ns - self._span_ns[key[0]]
+
+    def _note_cut(self, lost: Iterable[Lost], link: Link) -> None:
+        self.cut += self._cuts.note("partial_matches_cut", lost, time_ns=link.time_ns)
+
+
+def _lost(group: Group) -> Lost:
+    members = group.members
+    return Lost(group.owner, group.program, members[0].link.time_ns, len(members))
 
 
 def _first_alike(sequence: Sequence) -> tuple[int, ...]:

@@ -9,8 +9,13 @@ whatever the events say.
 
 Bounded in processes and in the bytes of their words: an exited process is kept for a grace time,
 because its events and its children's may still come, then for as long as it has children here and
-there is room. When there is no room, the oldest exit goes first, then the oldest process without
-children: a shell or a daemon that everything descends from is worth more than what it started.
+there is room. When there is no room, the users and lineages with most give something up
+(`fair.py`), of theirs first what has ended without children, then what ended, then what has no
+children: a shell or a daemon that everything descends from is worth more than what it started. If
+a process is forgotten that still runs, that is noted.
+
+The root of a lineage is inherited at each fork. Where the processes in between are forgotten, it
+still says what belongs together.
 
 Events may come late and in any order. A process first met by something other than its fork gets an
 entry with what that event says; its name alone makes nobody trusted.
@@ -18,49 +23,53 @@ entry with what that event says; its name alone makes nobody trusted.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from actors.detection.contacts import Contact, connected, executed, listening
+from actors.detection.cuts import Cuts, Lost
 from actors.detection.events import (
     ActingEvent,
     AnyEvent,
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     Identity,
     ListenEvent,
     OpenEvent,
     SeedEvent,
 )
+from actors.detection.fair import Owner, shares, to_free
 from actors.detection.launches import Launch, Launchers
 from actors.detection.lineages import MAX_DEPTH, Lineages
 from actors.detection.loaders import loaded_by, named_words
-from actors.detection.processes import Process, TableState, TableStatistics, restored, saved
+from actors.detection.processes import Process
 from actors.detection.programs import Program, Programs
+from actors.detection.table_memory import TableMemory
 from actors.detection.text import memory_bytes
 
 _UNKNOWN_UID = -1
-_MAX_PASSED_OVER = 16
-"""Parents that one eviction passes over: more would make a long chain of processes costly."""
 _MAX_COMMAND_LINE = 2048
 _MAX_TEXT_BYTES = 8 << 20
 """What the words of all processes take together; watched processes choose how long they are."""
 
 
-class ProcessTable:
+class ProcessTable(TableMemory):
     """The processes of one host, fed with its events.
 
     Args:
         max_processes: How many are remembered.
+        max_text_bytes: How much their words take at most.
         grace_secs: How long one that has ended is remembered.
         programs: Shares equal programs between tables.
         passes: Whether a program is a pass-through program: it runs what it is told to.
         keep_command_lines: Whether rules ask for the command lines of processes.
+        is_boundary: Whether what a process starts has nothing else in common: a new lineage.
+        cuts: Where to say that a process that runs was forgotten.
     """
 
-    def __init__(  # noqa: PLR0913 - settings, each with a default
+    def __init__(  # noqa: PLR0913 - what a host's table depends on
         self,
         *,
         max_processes: int = 16_384,
@@ -69,48 +78,22 @@ class ProcessTable:
         programs: Programs | None = None,
         passes: Callable[[Program], bool] = lambda _program: False,
         keep_command_lines: bool = False,
+        is_boundary: Callable[[Process], bool] = lambda _: False,
+        cuts: Cuts | None = None,
     ) -> None:
+        super().__init__(Programs() if programs is None else programs)
+        self.on_spent: Callable[[Identity], None] = lambda _: None
+        """Told of each process that is forgotten after its end, with all that it started."""
+        self._is_boundary = is_boundary
+        self._cuts = Cuts() if cuts is None else cuts
         self._max_processes = max_processes
         self._max_text_bytes = max_text_bytes
-        self._text_bytes = 0
         self._grace_ns = int(grace_secs * 1e9)
-        self._programs = Programs() if programs is None else programs
         self._launchers = Launchers(passes)
         self._keep_command_lines = keep_command_lines
-        # Ordered by its own list: the first key of a plain dict that has lost many is far to seek.
-        self._processes: OrderedDict[Identity, Process] = OrderedDict()
-        self._by_pid: dict[int, Process] = {}
-        self._children: dict[Identity, int] = {}
-        self._exited: deque[Process] = deque()
-        self._kept_for_children: OrderedDict[Identity, Process] = OrderedDict()
-        self._newest_ns = 0
-        self._due_ns = 0
         self._lineages = Lineages(self._processes)
-        self._expired = 0
-        self._evicted_exited = 0
-        self._evicted_alive = 0
-        self._unannounced = 0
-        self._superseded = 0
 
-    # Questions
-
-    def __len__(self) -> int:
-        return len(self._processes)
-
-    def __iter__(self) -> Iterator[Process]:
-        return iter(self._processes.values())
-
-    def get(self, identity: Identity) -> Process | None:
-        """Return the process, or None when it is not (or no longer) known."""
-        return self._processes.get(identity)
-
-    def current(self, pid: int) -> Process | None:
-        """Return the latest process known to have had ``pid``; it may have ended."""
-        return self._by_pid.get(pid)
-
-    def parent(self, process: Process) -> Process | None:
-        """Return the process that forked this one, if it is still known."""
-        return None if process.parent is None else self._processes.get(process.parent)
+    # Lineages
 
     def ancestors(self, process: Process, *, depth: int = MAX_DEPTH) -> list[Process]:
         """Return the lineage: parent first, at most ``depth`` of them, as far as it is known."""
@@ -133,72 +116,6 @@ class ProcessTable:
             return process.program.shown
         _, above = self._lineages.of(parent)
         return above + process.program.shown
-
-    def statistics(self) -> TableStatistics:
-        """Return what people watch."""
-        return TableStatistics(
-            processes=len(self._processes),
-            exited=len(self._exited) + len(self._kept_for_children),
-            expired=self._expired,
-            evicted_exited=self._evicted_exited,
-            evicted_alive=self._evicted_alive,
-            unannounced=self._unannounced,
-            superseded=self._superseded,
-        )
-
-    # Snapshots
-
-    def state(self) -> TableState:
-        """Return all it knows, for a snapshot."""
-        numbers: dict[Program, int] = {}
-        processes = tuple(saved(each, numbers) for each in self._processes.values())
-        return TableState(
-            programs=tuple((p.comm, p.exe, p.filename, p.system_exe) for p in numbers),
-            processes=processes,
-            holders=tuple(each.identity for each in self._by_pid.values()),
-            exited=tuple(each.identity for each in self._exited),
-            kept_for_children=tuple(self._kept_for_children),
-            newest_ns=self._newest_ns,
-            due_ns=self._due_ns,
-            counts=(
-                self._expired,
-                self._evicted_exited,
-                self._evicted_alive,
-                self._unannounced,
-                self._superseded,
-            ),
-        )
-
-    def adopt(self, state: TableState) -> None:
-        """Go on where a snapshot was taken; only for an empty table.
-
-        Raises:
-            KeyError: The state contradicts itself.
-        """
-        get = self._programs.get
-        programs = [
-            get(comm, exe, filename, system=system)
-            for comm, exe, filename, system in state.programs
-        ]
-        known = self._processes
-        for each in state.processes:
-            process = known[each.identity] = restored(each, programs)
-            self._text_bytes += process.text_bytes
-            if each.parent is not None:
-                self._children[each.parent] = self._children.get(each.parent, 0) + 1
-        self._by_pid = {identity[0]: known[identity] for identity in state.holders}
-        self._exited.extend(known[identity] for identity in state.exited)
-        self._kept_for_children.update(
-            (identity, known[identity]) for identity in state.kept_for_children
-        )
-        self._newest_ns, self._due_ns = state.newest_ns, state.due_ns
-        (
-            self._expired,
-            self._evicted_exited,
-            self._evicted_alive,
-            self._unannounced,
-            self._superseded,
-        ) = state.counts
 
     # Events
 
@@ -243,8 +160,7 @@ class ProcessTable:
 
     def exec(self, event: ExecEvent) -> Launch:
         """Learn what a process runs from now on; only for an exec that succeeded."""
-        while self._text_bytes > self._max_text_bytes and self._processes:
-            self._evict()
+        self._make_room(event.time_ns)
         program = self.program_of(event)
         kept = self._programs.kept(program)
         process = self._processes.get((event.pid, event.start_ns))
@@ -252,7 +168,7 @@ class ProcessTable:
         launcher, initiator = self.launched_by(event)
         contact = None if process is None else process.contact
         if process is None:
-            self._unannounced += 1
+            self._counts.unannounced += 1
             process = self._add(event, parent, kept, event.uid)
         else:
             if parent is None:
@@ -285,7 +201,7 @@ class ProcessTable:
         """Note the end of a process; what it was stays known for a while."""
         process = self._processes.get((event.pid, event.start_ns))
         if process is None:
-            self._unannounced += 1
+            self._counts.unannounced += 1
             process = self._add(event, None, self._programs.get(""), _UNKNOWN_UID)
         self._end(process, event.time_ns)
         self._expire()
@@ -300,11 +216,11 @@ class ProcessTable:
         """Return the process that did something; met for the first time, it is only a name."""
         process = self._processes.get(event.identity)
         if process is None:
-            self._unannounced += 1
+            self._counts.unannounced += 1
             process = self._add(event, None, self._programs.get(event.comm), event.uid)
         return process
 
-    def program_at(self, process: Process, event: OpenEvent | ConnectEvent) -> Program:
+    def program_at(self, process: Process, event: OpenEvent | ConnectEvent | FloodEvent) -> Program:
         """Return what a process ran at the time of an event.
 
         For an event from before its latest exec that is not known any more: then it is only the
@@ -366,8 +282,11 @@ class ProcessTable:
         """Whether a process can be the parent of another: nobody is its own ancestor.
 
         Start times rise along a lineage. Within one tick neither they nor pids, which begin anew
-        after the highest, tell who came first; then the ancestors of that tick are looked through.
+        after the highest, tell who came first; then the ancestors of that tick are looked through,
+        unless the child has no children here: then it is nobody's ancestor, however many they are.
         """
+        if parent != child.identity and child.identity not in self._children:
+            return parent[1] <= child.start_ns
         ancestor: Identity | None = parent
         for _ in range(MAX_DEPTH):
             if ancestor is None or ancestor[1] < child.start_ns:
@@ -381,13 +300,11 @@ class ProcessTable:
     def _add(self, event: AnyEvent, parent: Identity | None, program: Program, uid: int) -> Process:
         self._newest_ns = max(self._newest_ns, event.time_ns)
         self._expire()
-        while len(self._processes) >= self._max_processes or (
-            self._text_bytes > self._max_text_bytes and self._processes
-        ):
-            self._evict()
+        self._make_room(event.time_ns, more=1)
         self._text_bytes += program.text_bytes
         identity = (event.pid, event.start_ns)
-        process = self._processes[identity] = Process(identity, None, program, uid)
+        process = Process(identity, None, program, uid, root=identity)
+        self._processes[identity] = process
         self._lineages.changed(identity)
         if parent is not None:
             self._adopt(process, parent)
@@ -397,10 +314,10 @@ class ProcessTable:
         elif holder.identity[1] < event.start_ns:
             self._by_pid[event.pid] = process
             if holder.alive:
-                self._superseded += 1
+                self._counts.superseded += 1
                 self._end(holder, event.start_ns)
         else:
-            self._superseded += 1
+            self._counts.superseded += 1
             self._end(process, holder.identity[1])
         return process
 
@@ -408,6 +325,9 @@ class ProcessTable:
         """Note the parent of a process that has none yet; a lineage never changes."""
         if process.parent is None and parent is not None:
             process.parent = parent
+            above = self._processes.get(parent)
+            if above is not None and not self._is_boundary(above):
+                process.root = above.root
             self._children[parent] = self._children.get(parent, 0) + 1
             self._lineages.changed(process.identity)
 
@@ -423,7 +343,7 @@ class ProcessTable:
         self._newest_ns = max(self._newest_ns, time_ns)
         if not process.exit_ns:
             process.exit_ns = time_ns or 1
-            self._exited.append(process)
+            self._exited[process.identity] = process
 
     # Forgetting
 
@@ -433,37 +353,56 @@ class ProcessTable:
             return
         oldest_ns = self._newest_ns - self._grace_ns
         while self._exited:
-            process = self._exited[0]
+            process = next(iter(self._exited.values()))
             if process.exit_ns >= oldest_ns:
                 self._due_ns = process.exit_ns + self._grace_ns
                 return
-            self._exited.popleft()
+            del self._exited[process.identity]
             if process.identity in self._children:
                 self._kept_for_children[process.identity] = process
             else:
-                self._expired += 1
+                self._counts.expired += 1
                 self._forget(process)
 
-    def _evict(self) -> None:
-        if self._kept_for_children:
-            self._evicted_exited += 1
-            self._forget(next(iter(self._kept_for_children.values())))
-        elif self._exited:
-            self._evicted_exited += 1
-            self._due_ns = 0  # the next one may be older
-            self._forget(self._exited.popleft())
-        else:
-            self._evicted_alive += 1
-            self._forget(self._oldest())
+    def _make_room(self, time_ns: int, *, more: int = 0) -> None:
+        """Have room for more processes, and for their words."""
+        if len(self._processes) + more > self._max_processes:
+            self._evict(
+                to_free(len(self._processes) + more, self._max_processes), lambda _: 1, time_ns
+            )
+        if self._text_bytes > self._max_text_bytes:
+            self._evict(
+                to_free(self._text_bytes, self._max_text_bytes),
+                lambda each: each.text_bytes,
+                time_ns,
+            )
 
-    def _oldest(self) -> Process:
-        """Return who goes next of those that live; parents before it get another turn."""
-        for _ in range(_MAX_PASSED_OVER):
-            identity = next(iter(self._processes))
-            if identity not in self._children:
-                break
-            self._processes.move_to_end(identity)
-        return next(iter(self._processes.values()))
+    def _evict(self, need: int, weigh: Callable[[Process], int], time_ns: int) -> None:
+        """Forget a part of what those have who have most."""
+        sizes: dict[Owner, int] = {}
+        for each in self._processes.values():
+            owner = each.owner
+            sizes[owner] = sizes.get(owner, 0) + weigh(each)
+        left = shares(sizes, need)
+        theirs = [each for each in self._processes.values() if each.owner in left and weigh(each)]
+        running: list[Lost] = []
+        for process in sorted(theirs, key=self._worth):
+            owner = process.owner
+            if left[owner] <= 0 or process.identity not in self._processes:
+                continue
+            left[owner] -= weigh(process)
+            if process.alive:
+                self._counts.evicted_alive += 1
+                running.append(Lost(owner, process.program.shown, process.identity[1]))
+            else:
+                self._counts.evicted_exited += 1
+            self._forget(process)
+        self._due_ns = 0  # the oldest exit may be another by now
+        self._cuts.note("processes_forgotten", running, time_ns=time_ns)
+
+    def _worth(self, process: Process) -> int:
+        """What goes last; of the same worth the oldest entry goes first."""
+        return 2 * process.alive + (process.identity in self._children)
 
     def _forget(self, process: Process) -> None:
         """Drop an entry, and the ended ancestors that were only kept for its sake."""
@@ -474,6 +413,9 @@ class ProcessTable:
             self._text_bytes -= forgotten.text_bytes
             self._lineages.changed(identity)
             self._kept_for_children.pop(identity, None)
+            self._exited.pop(identity, None)
+            if not forgotten.alive and identity not in self._children:
+                self.on_spent(identity)
             if self._by_pid.get(identity[0]) is forgotten:
                 del self._by_pid[identity[0]]
             forgotten = self._release(forgotten.parent)
@@ -489,5 +431,5 @@ class ProcessTable:
         del self._children[parent]
         unneeded = self._kept_for_children.get(parent)
         if unneeded is not None:
-            self._expired += 1
+            self._counts.expired += 1
         return unneeded

@@ -8,6 +8,7 @@ import msgspec
 
 from actors.detection.contacts import Contact
 from actors.detection.events import Identity
+from actors.detection.fair import Owner
 from actors.detection.programs import Program
 from actors.detection.scoring import ScoreSheet
 from actors.detection.text import memory_bytes
@@ -34,8 +35,15 @@ class Process(msgspec.Struct, eq=False, gc=False):
     """Its arguments as one line, cut; empty when unknown, or where no rule asks for them."""
     initiator: Program | None = None
     """Who started the program it runs; if that is a pass-through program, who started that one."""
+    root: Identity = (0, 0)
+    """The first process of its lineage, inherited at the fork: it outlives all that is between."""
     contact: Contact | None = None
     """Its connections and pipes; None where there are none."""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose the entry is, where there is no room for all."""
+        return (self.uid, self.root)
 
     @property
     def alive(self) -> bool:
@@ -64,8 +72,9 @@ class ProcessState(msgspec.Struct, frozen=True, array_like=True):
     rarity: int
     sheet: ScoreSheet | None
     command_line: str
-    initiator: int | None = None
+    initiator: int | None
     """Which of the programs; None when unknown."""
+    root: Identity
     contact: Contact | None = None
 
 
@@ -83,6 +92,7 @@ def saved(process: Process, numbers: dict[Program, int]) -> ProcessState:
         process.sheet,
         process.command_line,
         None if initiator is None else numbers.setdefault(initiator, len(numbers)),
+        process.root,
         process.contact,
     )
 
@@ -100,8 +110,24 @@ def restored(state: ProcessState, programs: Sequence[Program]) -> Process:
         state.sheet,
         state.command_line,
         None if state.initiator is None else programs[state.initiator],
+        state.root,
         state.contact,
     )
+
+
+class TableCounts(msgspec.Struct, gc=False):
+    """What happened to the entries of a table."""
+
+    expired: int = 0
+    """Ended processes forgotten in due time."""
+    evicted_exited: int = 0
+    """Ended processes forgotten early, for lack of room."""
+    evicted_alive: int = 0
+    """Running processes forgotten for lack of room."""
+    unannounced: int = 0
+    """Processes first met by neither a seed nor a fork."""
+    superseded: int = 0
+    """Processes whose exit was not seen, ended by the reuse of their pid."""
 
 
 class TableState(msgspec.Struct, frozen=True):
@@ -116,8 +142,7 @@ class TableState(msgspec.Struct, frozen=True):
     kept_for_children: tuple[Identity, ...]
     newest_ns: int
     due_ns: int
-    counts: tuple[int, int, int, int, int]
-    """expired, evicted_exited, evicted_alive, unannounced, superseded."""
+    counts: TableCounts
 
 
 class TableStatistics(msgspec.Struct, frozen=True):
@@ -128,12 +153,8 @@ class TableStatistics(msgspec.Struct, frozen=True):
     exited: int
     """Of these, processes that have ended."""
     expired: int
-    """Ended processes forgotten in due time."""
     evicted_exited: int
-    """Ended processes forgotten early, for lack of room."""
     evicted_alive: int
-    """Running processes forgotten for lack of room."""
     unannounced: int
-    """Processes first met by neither a seed nor a fork."""
     superseded: int
-    """Processes whose exit was not seen, ended by the reuse of their pid."""
+    """All of `TableCounts`."""

@@ -16,8 +16,10 @@ import msgspec
 from actors.detection.correlator import Link, Window
 from actors.detection.engine import Engine
 from actors.detection.events import Identity
-from actors.detection.groups import Member
+from actors.detection.fair import Owner
+from actors.detection.groups import Group, Member
 from actors.detection.processes import TableState
+from actors.detection.repeats import Fired
 from actors.detection.rules import Sequence
 from actors.detection.ruleset import RuleSet
 
@@ -35,16 +37,20 @@ class _Partial(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Window(msgspec.Struct, frozen=True, array_like=True):
-    owner: Identity
+    key: Identity
+    owner: Owner
+    program: str
     newest_ns: int
     partials: tuple[_Partial, ...]
 
 
 class _Group(msgspec.Struct, frozen=True, array_like=True):
     sequence: str
-    owner: str
+    scope: str
     values: tuple[str, ...]
     members: tuple[Member, ...]
+    owner: Owner
+    program: str
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -63,7 +69,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     pairs_dropped: int
     callers: tuple[bytes, ...]
     callers_dropped: int
-    repeats: tuple[tuple[str, Identity, int, int], ...]
+    repeats: tuple[tuple[str, Identity, Fired], ...]
     counts: tuple[int, ...]
     newest_ns: int
     late: int
@@ -85,26 +91,35 @@ def take(engine: Engine) -> bytes:
             sequences={each.id: _fingerprint(each) for each in sequences},
             windows=tuple(
                 _Window(
-                    owner,
+                    key,
+                    window.owner,
+                    window.program,
                     window.newest_ns,
                     tuple(
                         _Partial(sequences[index].id, step, links)
                         for (index, step), links in window.partials.items()
                     ),
                 )
-                for owner, window in correlator.windows.items()
+                for key, window in correlator.windows.items()
             ),
             correlator=(correlator.newest_ns, correlator.cut),
             groups=tuple(
-                _Group(sequences[index].id, owner, values, tuple(members))
-                for (index, owner, values), members in engine.groups.members.items()
+                _Group(
+                    sequences[index].id,
+                    scope,
+                    values,
+                    tuple(group.members),
+                    group.owner,
+                    group.program,
+                )
+                for (index, scope, values), group in engine.groups.groups.items()
             ),
             groups_cut=engine.groups.cut,
             pairs=tuple(engine.rarity.counts.items()),
             pairs_dropped=engine.rarity.dropped,
             callers=tuple(engine.host.callers.known),
             callers_dropped=engine.host.callers.dropped,
-            repeats=tuple((*key, *value) for key, value in engine.repeats.counts.items()),
+            repeats=tuple((*key, fired) for key, fired in engine.repeats.fired.items()),
             counts=tuple(engine.counts.values()),
             newest_ns=engine.newest_ns,
             late=engine.late,
@@ -135,15 +150,15 @@ def restore(rules: RuleSet, raw: bytes, *, hostname: str = "", every_repeat: boo
     _restore_windows(engine, saved, same)
     for group in saved.groups:
         if group.sequence in same:
-            key = (same[group.sequence], group.owner, group.values)
-            engine.groups.adopt(key, list(group.members))
+            key = (same[group.sequence], group.scope, group.values)
+            engine.groups.adopt(key, Group(list(group.members), group.owner, group.program))
     engine.groups.cut = saved.groups_cut
     engine.rarity.counts.update(saved.pairs)
     engine.rarity.dropped = saved.pairs_dropped
     engine.host.callers.known.update(dict.fromkeys(saved.callers))
     engine.host.callers.dropped = saved.callers_dropped
-    for rule_id, root, times, last_ns in saved.repeats:
-        engine.repeats.counts[rule_id, root] = (times, last_ns)
+    for rule_id, root, fired in saved.repeats:
+        engine.repeats.adopt((rule_id, root), fired)
     engine.counts = dict(zip(engine.counts, saved.counts, strict=True))
     engine.newest_ns, engine.late, engine.alerts = saved.newest_ns, saved.late, saved.alerts
     return engine
@@ -157,7 +172,8 @@ def _restore_windows(engine: Engine, saved: Snapshot, same: dict[str, int]) -> N
             for part in each.partials
             if part.sequence in same
         }
-        correlator.adopt(each.owner, Window(partials, each.newest_ns))
+        window = Window(partials, each.owner, each.program, each.newest_ns)
+        correlator.adopt(each.key, window)
     correlator.newest_ns, correlator.cut = saved.correlator
 
 

@@ -135,8 +135,8 @@ class BackTest:
         self.report.engine_secs += self._cpu_secs() - began
         self._count(events, alerts)
         if bare is not None:
-            told = sum(alert.count == 1 for alert in bare.process_batch(events))
-            self.report.excluded += told - sum(alert.count == 1 for alert in alerts)
+            told = sum(alert.first for alert in bare.process_batch(events))
+            self.report.excluded += told - sum(alert.first for alert in alerts)
 
     def _count(self, events: Sequence[AnyEvent], alerts: Sequence[Alert]) -> None:
         report = self.report
@@ -146,7 +146,7 @@ class BackTest:
         report.last_unix_ms = max(report.last_unix_ms, last)
         report.alerts += len(alerts)
         for alert in alerts:
-            if alert.count > 1:
+            if not alert.first:
                 continue
             report.told += 1
             moment = datetime.fromtimestamp(self._unix_ms(alert.time_ns) / 1000, UTC)

@@ -11,8 +11,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from actors.alerting import Firsts, Origin, alert_message
+from actors.alerting import Firsts, Origin, alert_message, note_cut
+from actors.detection import alerts as engine_alerts
 from actors.detection import snapshots
+from actors.detection.conditions import EVENT_TYPES
 from actors.detection.engine import Engine
 from actors.detection.events import AnyEvent, Identity
 from actors.detection.ruleset import RuleSet
@@ -28,7 +30,7 @@ class _Saved(msgspec.Struct, frozen=True):
     """What a snapshot is made of."""
 
     engine: bytes
-    firsts: list[tuple[str, Identity, str]]
+    firsts: list[tuple[str, Identity, str, str]]
     gaps: list[Gap]
     next_seqs: dict[str, int]
 
@@ -78,6 +80,9 @@ class HostEngine:
         positions: list[int] = []
         poisoned: list[tuple[int, str]] = []
         found = self._engine.process_batch(events, positions=positions, poisoned=poisoned)
+        boot_ns = self._origin.host.boot_unix_ns
+        for cut in self._engine.cuts:
+            note_cut(self._gaps, cut, boot_unix_ns=boot_ns)
         seqs = batch.sequence_numbers() if found or poisoned else []
         self.poisoned = [(seqs[position], why) for position, why in poisoned]
         return [
@@ -86,7 +91,7 @@ class HostEngine:
                 self._origin,
                 self._firsts,
                 epoch=batch.epoch,
-                event_id=messages.event_id(batch.epoch, seqs[position]),
+                event_id=_event_id(alert, epoch=batch.epoch, seq=seqs[position]),
                 evidence=self._evidence(alert.time_ns, window_secs=alert.window_secs),
             )
             for alert, position in zip(found, positions, strict=True)
@@ -137,3 +142,8 @@ class HostEngine:
             gap for gap in self._gaps if gap.to_unix_ms > begin_ms and gap.from_unix_ms <= end_ms
         ]
         return found or "complete"
+
+
+def _event_id(alert: engine_alerts.Alert, *, epoch: str, seq: int) -> str:
+    """The id of the event that decided an alert; none decided one about what was forgotten."""
+    return messages.event_id(epoch, seq) if alert.event in EVENT_TYPES else ""

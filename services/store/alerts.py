@@ -40,7 +40,8 @@ _GROW = (
     f"UPDATE alerts SET count = {{greatest}}(count, $1),"
     f" last_observed_at_unix_ms = {{greatest}}(last_observed_at_unix_ms, $2),"
     f" score = {{greatest}}(score, $3),"
-    f" source = CASE WHEN $4 = 'agent' THEN 'agent' ELSE source END"
+    f" source = CASE WHEN $4 = 'agent' THEN 'agent' ELSE source END,"
+    f" targets = CASE WHEN count < $1 THEN $8 ELSE targets END"
     f" WHERE alert_id = $5 AND tenant_id = $6 AND agent_id = $7"
     f" AND ({_GROWN} OR source > $4)"
 )
@@ -146,6 +147,7 @@ def _merged(first: Row, again: Row) -> Row:
     for name in _GREATEST:
         row[_AT[name]] = max(first[_AT[name]], again[_AT[name]])
     row[_AT["source"]] = min(first[_AT["source"]], again[_AT["source"]])
+    row[_AT["targets"]] = max(first, again, key=lambda each: each[_AT["count"]])[_AT["targets"]]
     return tuple(row)
 
 
@@ -158,7 +160,7 @@ def settle(rows: Sequence[Row], *, repeated: Iterable[Row], dialect: Dialect) ->
         dialect: the database's.
     """
     grow = _GROW.format(greatest=_FIRST[dialect])
-    names = (*_GREATEST, "source", "alert_id", "tenant_id", "agent_id")
+    names = (*_GREATEST, "source", "alert_id", "tenant_id", "agent_id", "targets")
     for row in repeated:
         yield grow, [row[_AT[name]] for name in names]
     touched = sorted({row[_AT["incident_id"]] for row in rows} - {None})

@@ -141,7 +141,7 @@ def test_a_fork_storm_stays_within_bounds() -> None:
             parent = child
         host.events.clear()
     statistics = host.engine.statistics()
-    assert statistics.table.processes == 1024
+    assert statistics.table.processes <= 1024
     assert statistics.windows <= 1024
     assert statistics.callers <= 8192
     assert statistics.pairs <= 16_384

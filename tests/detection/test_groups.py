@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 from actors.detection import groups, snapshots
 from actors.detection.conditions import RuleError, Test
-from actors.detection.correlator import Link
+from actors.detection.correlator import Chain, Link
+from actors.detection.cuts import Cuts
 from actors.detection.engine import Engine
 from actors.detection.groups import EVENTS_MAX, Groups
+from actors.detection.processes import Process
+from actors.detection.programs import Programs
 from actors.detection.rules import Match, Sequence, Step
 from actors.detection.ruleset import RuleSet
 from actors.detection.settings import FilterSettings
@@ -108,20 +111,31 @@ def test_a_count_of_different_values() -> None:
     assert opens(host, ["x/1", "x/1", "x/2", "x/2", "x/3"]) == [False] * 4 + [True]  # type: ignore[arg-type]
 
 
+PROCESS = Process((1, 1), None, Programs().get("x"), 1000, root=(1, 1))
+
+
+def groups_of(*sequences: Sequence) -> Groups:
+    return Groups(sequences, default_secs=30, cuts=Cuts())
+
+
+def take(found: Groups, step: int, at: int) -> Chain:
+    return found.advance(0, step, Link(at, 1, "", ""), PROCESS, owner="", values=(), value="")
+
+
 def test_more_of_the_same_value_pushes_nothing_out() -> None:
-    found = Groups((sequence("a", count=3, distinct="path"),), default_secs=30)
+    found = groups_of(sequence("a", count=3, distinct="path"))
     values = ["1", "2", *["1"] * (EVENTS_MAX + 10), "3"]
     done = [
-        found.advance(0, 0, Link(at, 1, "open", each), owner="", values=(), value=each)
+        found.advance(0, 0, Link(at, 1, "open", each), PROCESS, owner="", values=(), value=each)
         for at, each in enumerate(values)
     ]
     assert [bool(each) for each in done] == [False] * (len(values) - 1) + [True]
 
 
 def test_more_of_one_step_pushes_no_other_out() -> None:
-    found = Groups((sequence("abc"),), default_secs=30)
+    found = groups_of(sequence("abc"))
     done = [
-        found.advance(0, step, Link(at, 1, "open", ""), owner="", values=(), value="")
+        found.advance(0, step, Link(at, 1, "open", ""), PROCESS, owner="", values=(), value="")
         for at, step in enumerate([0, 1, *[0] * (EVENTS_MAX * 2), 2])
     ]
     assert done[-1]
@@ -130,13 +144,10 @@ def test_more_of_one_step_pushes_no_other_out() -> None:
 @given(st.lists(st.integers(0, 2), max_size=200))
 def test_leaving_out_what_cannot_count_changes_nothing(done: list[int]) -> None:
     def told(exact: int) -> list[bool]:
-        found = Groups((sequence("abc"),), default_secs=30)
+        found = groups_of(sequence("abc"))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(groups, "_EXACT_MAX", exact)
-            return [
-                bool(found.advance(0, step, Link(at, 1, "", ""), owner="", values=(), value=""))
-                for at, step in enumerate(done)
-            ]
+            return [bool(take(found, step, at)) for at, step in enumerate(done)]
 
     assert told(2) == told(10_000)
 
@@ -184,15 +195,16 @@ def test_until_ends_only_what_its_owner_has_begun() -> None:
 
 
 def test_everything_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "_MAX_MEMBERS", 100)
-    found = Groups((sequence("a", "user", count=50),), default_secs=30)
+    monkeypatch.setattr(groups, "_MAX_WEIGHT", 100)
+    found = groups_of(sequence("a", "user", count=50))
     for at in range(1000):
         link = Link(at, 1, "open", "")
-        found.advance(0, 0, link, owner="", values=(str(at % 9),), value="")
-    assert sum(map(len, found.members.values())) == found._total <= 100
+        found.advance(0, 0, link, PROCESS, owner="", values=(str(at % 9),), value="")
+    weights = [each.weight for each in found.groups.values()]
+    assert sum(weights) == found._table.weight <= 100
     assert found.cut
     found.end(0, owner="")
-    assert found._total == 0
+    assert found._table.weight == 0
 
 
 @pytest.mark.parametrize(
@@ -221,4 +233,4 @@ def test_a_snapshot_in_the_middle_changes_nothing(names: list[str], cut: int) ->
     taken = snapshots.take(parts.engine)
     parts.engine = snapshots.restore(RuleSet(FilterSettings(), [found]), taken, hostname="h")
     assert told + opens(parts, "".join(names[cut:])) == expected
-    assert parts.engine.groups._total == whole.engine.groups._total
+    assert parts.engine.groups._table.weight == whole.engine.groups._table.weight

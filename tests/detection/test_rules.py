@@ -28,6 +28,8 @@ def test_labels_points_and_techniques_are_the_known_ones() -> None:
         ("T1059 [Shell behind a connection]", 80),
         ("T1059 [Shell started by a listening program]", 75),
         ("T1059 [Program from a writable folder connects out and runs commands]", 70),
+        ("T1562 [Calls left out]", 30),
+        ("T1562 [Flood of calls]", 55),
     ]
     assert all(rule.label.startswith(rule.techniques[0]) for rule in RULES)
 
@@ -286,10 +288,15 @@ def test_obfuscation_detail_is_bounded_and_printable() -> None:
 # All rules
 
 
-def test_a_rule_counts_once_per_process() -> None:
+def test_a_rule_counts_once_per_process_and_is_told_of_each_file() -> None:
     host = Host()
     cat, _ = host.run(host.bash, "/usr/bin/cat")
-    assert rules(host.open(cat, "/etc/shadow")) == [READ]
+    (first,) = host.open(cat, "/etc/shadow")
+    (second,) = host.open(cat, "/etc/sudoers")
+    assert rules([first, second]) == [READ, READ]
+    assert first.base_score == second.base_score
+    assert second.detail.endswith("opened /etc/sudoers for reading")
+    assert second.targets == ("/etc/shadow", "/etc/sudoers")
     assert not host.open(cat, "/etc/sudoers")
     other, _ = host.run(host.bash, "/usr/bin/cat")
     assert rules(host.open(other, "/etc/shadow")) == [READ]

@@ -106,6 +106,19 @@ async def test_an_alert_under_anothers_id_neither_changes_nor_replaces_it(
     assert len(place.rows("SELECT 1 AS one FROM alerts")) == 4
 
 
+async def test_a_repeat_brings_the_targets_that_its_alert_has_by_now(
+    store: Store, place: Place
+) -> None:
+    few, more = ("/tmp/etc/shadow",), ("/tmp/etc/shadow", "/etc/shadow")
+    await store.add_alerts([of_lineage(0, targets=few), of_lineage(1, targets=few)])
+    await store.add_alerts([of_lineage(0, count=2, targets=more)])
+    await store.add_alerts([of_lineage(0, targets=few)])
+    await store.add_alerts([of_lineage(2, count=2, targets=more), of_lineage(2, targets=few)])
+    rows = place.rows("SELECT targets FROM alerts ORDER BY alert_id")
+    by_id = {of_lineage(n).alert_id: wanted for n, wanted in ((0, more), (1, few), (2, more))}
+    assert [tuple(row["targets"]) for row in rows] == [by_id[key] for key in sorted(by_id)]
+
+
 async def test_the_ledger_counts_what_agents_raised_whoever_was_faster(store: Store) -> None:
     await store.add_alerts([of_lineage(0, source="worker"), of_lineage(1, source="worker")])
     await store.add_alerts([of_lineage(0, source="agent"), of_lineage(2, source="agent")])
