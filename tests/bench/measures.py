@@ -51,7 +51,7 @@ def opens(rig: Rig, *, every: bool) -> list[Row]:
             cost.append((running.cpu_secs() - before) / count * 1e6)
             probes = running.stop()["open"]
         kept.append(speed / free)
-        lost += probes["lost"]
+        lost += probes["lost"] + probes["throttled"]
         mismatched += probes["seen"] - sum(v for k, v in probes.items() if k != "seen")
     name = "every open delivered" if every else "default filter"
     cpu_bar, speed_bar = (2.5, 0.65) if every else (0.2, 0.85)
@@ -87,7 +87,7 @@ def execs(rig: Rig, *, seconds: float = 30, rate: int = 800) -> list[Row]:
         time.sleep(0.2)
         own = (running.cpu_secs() - before) / count * 1e6
         theirs = (run_secs(probes) - probes_before) / count * 1e6
-        lost = sum(each["lost"] for each in running.stop().values())
+        lost = sum(each["lost"] + each.get("throttled", 0) for each in running.stop().values())
     free.append(_per_exec(rig, seconds / 4, rate))
     with agent(rig, LAVENDER_RESPONSE__DRY_RUN="false") as running:
         before = running.cpu_secs()
@@ -122,7 +122,7 @@ def mixed(rig: Rig, *, seconds: float = 10, rate: int = 1500) -> list[Row]:
             before, begin = running.cpu_secs(), time.monotonic()
             rig.run("mixed", seconds, rate, rig.program, rig.file)
             shares.append(100 * (running.cpu_secs() - before) / (time.monotonic() - begin))
-        lost = sum(each["lost"] for each in running.stop().values())
+        lost = sum(each["lost"] + each.get("throttled", 0) for each in running.stop().values())
     share = _median(shares)
     return [
         Row(
@@ -246,7 +246,7 @@ def memory(rig: Rig, *, processes: int = 20_000) -> list[Row]:
         rig.run("churn", processes, rig.program)
         time.sleep(0.5)
         size = rss_mib(running.pid)
-        lost = sum(each["lost"] for each in running.stop().values())
+        lost = sum(each["lost"] + each.get("throttled", 0) for each in running.stop().values())
     return [
         Row(
             f"resident memory after {processes} processes",
