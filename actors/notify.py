@@ -41,12 +41,55 @@ def allow_secs(seconds: float) -> None:
         _say(f"{WATCHDOG_USEC}={round(seconds * 1e6)}")
 
 
+def connect() -> None:
+    """Connect to the service manager now, for a process that may make no such socket later."""
+    _channel.connect(os.environ.get(SOCKET, ""))
+
+
+class _Channel:
+    """A socket that is connected to the service manager, and stays so."""
+
+    def __init__(self) -> None:
+        self._address = ""
+        self._socket: socket.socket | None = None
+
+    def connect(self, address: str) -> None:
+        if address == self._address and self._socket is not None:
+            return
+        self.close()
+        if address[:1] not in ("/", "@"):
+            return
+        self._address = address
+        if address.startswith("@"):  # an abstract address begins with a zero byte
+            address = "\0" + address[1:]
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        with contextlib.suppress(OSError):
+            channel = socket.socket(socket.AF_UNIX, kind)
+            try:
+                channel.connect(address)
+            except OSError:
+                channel.close()
+                raise
+            self._socket = channel
+
+    def send(self, data: bytes) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.send(data)
+            except BlockingIOError:  # it does not read
+                pass
+            except OSError:  # it is another one now
+                self.close()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+_channel = _Channel()
+
+
 def _say(*lines: str) -> None:
-    address = os.environ.get(SOCKET, "")
-    if address[:1] not in ("/", "@"):
-        return
-    if address.startswith("@"):  # an abstract address begins with a zero byte
-        address = "\0" + address[1:]
-    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as channel:
-        channel.sendto("\n".join(lines).encode(), address)
+    connect()
+    _channel.send("\n".join(lines).encode())

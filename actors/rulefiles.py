@@ -6,6 +6,7 @@ said too, and what the file had in force before stays; the other files are taken
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
@@ -28,6 +29,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 _SIGMA = (".yml", ".yaml")
+_NAMED_MAX = 8
 
 
 class NewRules(msgspec.Struct, frozen=True):
@@ -107,6 +109,30 @@ class RuleFiles:
                     files=len(files),
                     folder=str(self.folder),
                 )
+
+    def unreadable(self) -> list[str]:
+        """Files that this process's user may not read, so that no change of them is taken up.
+
+        Raises:
+            RuleFileError: it may not look into the folder.
+        """
+        if not rule_folders.is_there(self.folder):
+            return []
+        files = rule_folders.find_files([self.folder], set(self._readers))
+        return [str(each) for each in files if not os.access(each, os.R_OK)]
+
+    def warn_of_unreadable(self) -> None:
+        """Say which they are; for who has given up the rights with which they were read."""
+        try:
+            files = self.unreadable()
+        except RuleFileError as error:
+            files = [str(error)]
+        if files:
+            log.warning(
+                "rule files cannot be read again: a change of them will not be taken up",
+                files=files[:_NAMED_MAX],
+                count=len(files),
+            )
 
     def counts(self) -> dict[str, int]:
         """How many rules there are of each status; none before the first use."""

@@ -1,13 +1,16 @@
 """Rule files under watch: what a change does, and what a bad one does not."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import structlog.testing
 import trio.testing
 
+from actors.agent import privileges
 from actors.detection.builtin import NAMES
 from actors.detection.settings import FilterSettings
 from actors.rulebook import READERS, Found, RuleBook, RulesSettings, Unusable
@@ -212,3 +215,27 @@ def test_a_file_that_disables_a_built_in_rule_is_named_in_a_warning(tmp_path: Pa
     with structlog.testing.capture_logs() as logs:
         watched(tmp_path)
     assert logs == [expected]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_the_agent_s_user_may_not_read_is_named(tmp_path: Path, what: str) -> None:
+    for each in (tmp_path, *tmp_path.parents):
+        if each.is_relative_to("/tmp/"):
+            each.chmod(each.stat().st_mode | 0o055)
+    folder = tmp_path / "rules"
+    path = write(folder, "own.toml", RULE.format("own", "low"))
+    folder.chmod(0o755)
+    path.chmod(0o644)
+    files = watched(folder)
+    assert privileges.as_unprivileged(files.unreadable) == []
+    (path if what == "file" else folder).chmod(0o600)
+    named = path if what == "file" else folder
+
+    def warned() -> list[str]:
+        with structlog.testing.capture_logs() as logs:
+            files.warn_of_unreadable()
+        return [text for line in logs for text in line["files"]]
+
+    (found,) = privileges.as_unprivileged(warned)
+    assert str(named) in found

@@ -331,7 +331,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     detail: Text
     """What happened, one printable sentence."""
     event_type: Annotated[str, Meta(max_length=32)]
-    """Of the deciding event: ``exec``, ``open`` or ``connect``."""
+    """Of the deciding event: ``exec``, ``open``, ``connect`` or ``flood``."""
     event_pid: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
     """The process it is about."""
     event_comm: Short

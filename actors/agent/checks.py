@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from actors.agent import landlock, privileges
 from actors.agent.endpoint import build_topology
 from actors.agent.settings import Settings
 from actors.config import Source
@@ -20,6 +21,7 @@ from bpf.source import ATTACHMENTS, FIELDS
 
 _FILESYSTEMS = Path("/proc/filesystems")
 _TRACEFS = Path("/sys/kernel/tracing/events")
+_LANDLOCK_WITH_PORTS = 4
 
 
 def check(settings: Settings, source: Source, rules: RuleFiles) -> tuple[str, bool]:
@@ -46,6 +48,7 @@ def _tests(
     yield "tracepoints", _tracepoints
     yield "bpffs", _bpffs
     yield "marks", _marks
+    yield "confinement", _confinement
 
 
 def _row(name: str, test: Callable[[], str]) -> tuple[str, bool, str]:
@@ -67,7 +70,30 @@ def _rules(rules: RuleFiles) -> str:
     if book.unusable:
         raise _MissingError("; ".join(map(str, book.unusable)))
     active = sum(row.status == "active" for row in book.rows)
-    return f"{active} active, {len(book.rows) - active} disabled"
+    found = f"{active} active, {len(book.rows) - active} disabled"
+    unreadable = privileges.as_unprivileged(_unreadable(rules)) if os.geteuid() == 0 else []
+    if unreadable:
+        user = privileges.unprivileged_user().pw_name
+        found += f"; user {user} cannot read changes of {', '.join(unreadable)}"
+    return found
+
+
+def _unreadable(rules: RuleFiles) -> Callable[[], list[str]]:
+    def find() -> list[str]:
+        try:
+            return rules.unreadable()
+        except RuleFileError as error:
+            return [str(error)]
+
+    return find
+
+
+def _confinement() -> str:
+    """Not a need: an attacker in the agent's process may do the less, the more of it there is."""
+    found = landlock.version()
+    ports = "files and ports" if found >= _LANDLOCK_WITH_PORTS else "files"
+    filters = "seccomp" if Path("/proc/sys/kernel/seccomp").is_dir() else "no seccomp"
+    return f"{filters}, " + (f"Landlock {found} for {ports}" if found else "no Landlock")
 
 
 def _root() -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import trio
 
+from actors.agent.known import Known
 from actors.agent.messages import (
     Activity,
     AlertBatch,
@@ -35,10 +36,11 @@ _BY_RING = attrgetter("ring")
 class Correlator(Actor):
     """Merges each sweep by kernel time, feeds the engine and tells what came of it.
 
-    A fresh instance, after a crash, begins with the processes that run then.
+    A fresh instance, after a crash, begins with the processes that the one before knew.
 
     Args:
         sensor: for the processes at the start, and to ignore some.
+        known: what the instance before knew.
         rules: what to look for at first.
         record: tell the events to a recorder too.
         show: tell executions and connections to a console.
@@ -48,16 +50,18 @@ class Correlator(Actor):
     accepts = (EventBatch, NewRules, StatisticsRequest)
     emits = (AlertBatch, Activity, EventLog, Telemetry)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it works with, by name
         self,
         *,
         sensor: Sensor,
+        known: Known,
         rules: Callable[[], RuleSet],
         record: bool,
         show: bool,
         publish: bool = False,
     ) -> None:
         self._sensor = sensor
+        self._known = known
         self._record = record
         self._show = show
         self._publish = publish
@@ -69,7 +73,8 @@ class Correlator(Actor):
     async def start(self) -> None:
         """Learn the processes that run already."""
         await super().start()
-        self._engine.process_batch(self._sensor.seeds())
+        self._engine.process_batch(self._known.events() or self._sensor.seeds())
+        self._known.table = self._engine.table
 
     async def handle(self, message: EventBatch | NewRules | StatisticsRequest) -> Any:
         """Collect a sweep's batches and process them when all are there."""
@@ -80,6 +85,7 @@ class Correlator(Actor):
             await trio.lowlevel.checkpoint()
             taken, hostname = snapshots.take(self._engine), self._sensor.hostname
             self._engine = snapshots.restore(message.rules, taken, hostname=hostname)
+            self._known.table = self._engine.table
             return None
         if self._parts and message.sweep != self._parts[0].sweep:
             await self._process()  # a reader crashed and its part will not come

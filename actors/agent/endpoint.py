@@ -14,6 +14,7 @@ import trio
 
 from actors import notify, stdio
 from actors.agent import lock, memory, privileges, publishing, witness
+from actors.agent.confinement import Confinement, Work
 from actors.agent.console import Output, Stream
 from actors.agent.enrich import Enricher, Users
 from actors.agent.exits import ExitCode, StartError, start_error
@@ -100,7 +101,9 @@ def watch(
         sensor = _sense(settings, attached, hold=prepared is not None)
         stack.callback(sensor.close)
         spared = ancestors_of(os.getpid())
-        privileges.drop(_needed(settings))
+        work = _work(settings, prepared, attached, rules)
+        _give_up_root(work.kills)
+        rules.warn_of_unreadable()
         resources = Resources(
             settings=settings,
             sensor=sensor,
@@ -115,7 +118,11 @@ def watch(
         if resources.publishing is None:
             sensor.let_go()
         memory.settle()
-        return _run(resources, ready=partial(_announce, settings.agent.heartbeat_interval_secs))
+        notify.connect()
+        confinement = resources.confinement
+        confinement.close_files(work)
+        beat = settings.agent.heartbeat_interval_secs
+        return _run(resources, ready=partial(_announce, beat, confinement, work))
 
 
 def replay(settings: Settings, path: Path, *, rules: RuleFiles, output: Output) -> int:
@@ -274,16 +281,34 @@ def _sense(settings: Settings, attached: Attached, *, hold: bool) -> KernelSenso
     return sensor
 
 
-def _needed(settings: Settings) -> frozenset[privileges.Capability]:
-    """What the enabled actors need: the correlator and the responder read /proc, one may kill."""
+def _kills(settings: Settings) -> bool:
+    """Whether the agent may kill processes: nothing else that it does needs a capability."""
     kinds = {actor.kind for actor in build_topology(settings).children}
-    needed = {privileges.Capability.DAC_READ_SEARCH, privileges.Capability.SYS_PTRACE}
-    if "responder" in kinds and not settings.response.dry_run:
-        needed.add(privileges.Capability.KILL)
-    return frozenset(needed)
+    return "responder" in kinds and not settings.response.dry_run
 
 
-def _announce(heartbeat_secs: float) -> None:
+def _give_up_root(kills: bool) -> None:  # noqa: FBT001 - the one thing that matters
+    left = privileges.drop({privileges.Capability.KILL} if kills else ())
+    if left:
+        structlog.get_logger().warning("the capability bounding set is not empty", why=left)
+
+
+def _work(
+    settings: Settings, prepared: publishing.Prepared | None, attached: Attached, rules: RuleFiles
+) -> Work:
+    return Work(
+        spool=None if prepared is None else prepared.folder,
+        pins=attached.folder,
+        rules=rules.folder,
+        broker_url=None if prepared is None else settings.agent.nats_url,
+        kills=_kills(settings),
+    )
+
+
+def _announce(heartbeat_secs: float, confinement: Confinement, work: Work) -> None:
+    """Give up what only the start needed, and say that it is over."""
+    confinement.close_calls(work)
+    structlog.get_logger().info("confined", **confinement.status())
     stdio.write_now(2, f"{WATCHING}\n".encode())
     notify.ready("watching")
     notify.allow_secs(BEATS_MISSED * heartbeat_secs)

@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from actors import notify
+from actors.agent.confinement import Confinement
 from actors.agent.messages import StatisticsRequest, Status
 from actors.agent.sensor import Sensor
 from actors.runtime import Actor, ActorStatistics, AskError, UndeclaredMessageError
@@ -28,12 +29,21 @@ class Heartbeat(Actor):
         sensor: for the probes' counters.
         agent_id: this endpoint's name.
         interval_secs: between two records.
+        confinement: what holds this process.
     """
 
     emits = (Status, StatisticsRequest)
 
-    def __init__(self, *, sensor: Sensor, agent_id: str, interval_secs: float) -> None:
+    def __init__(
+        self,
+        *,
+        sensor: Sensor,
+        agent_id: str,
+        interval_secs: float,
+        confinement: Confinement | None = None,
+    ) -> None:
         self._sensor = sensor
+        self._confinement = confinement or Confinement()
         self._agent_id = agent_id
         self._begin = time.monotonic()
         self._statistics: Mapping[str, ActorStatistics] = {}
@@ -65,6 +75,7 @@ class Heartbeat(Actor):
             "agent_id": self._agent_id,
             "version": VERSION,
             "uptime_secs": round(time.monotonic() - self._begin, 3),
+            "confinement": self._confinement.status(),
             "probes": self._sensor.counters(),
             "detection": detection,
             "actors": {name: asdict(each) for name, each in self.context.statistics().items()},

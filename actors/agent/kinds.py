@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from actors.agent.confinement import Confinement
 from actors.agent.console import AlertConsole, EventConsole, Output, Stream, Style
 from actors.agent.correlator import Correlator
 from actors.agent.heartbeat import Heartbeat
+from actors.agent.known import Known
 from actors.agent.publisher import Publisher
 from actors.agent.readers import ReaderOptions, RingClock, RingReader
 from actors.agent.recording import Recorder
@@ -36,12 +38,13 @@ class Resources:
     publishing: Publishing | None = None
     rules: RuleFiles | None = None
     """None: the built-in rules alone."""
+    confinement: Confinement = field(default_factory=Confinement)
 
 
 def agent_kinds(resources: Resources) -> dict[str, Kind]:
     """Every kind `[topology]` may name."""
     settings, sensor = resources.settings, resources.sensor
-    sweeps = Sweeps()
+    sweeps, known = Sweeps(), Known()
     files = resources.rules or RuleFiles(settings.rules, settings.filters)
     published = resources.publishing
     spooling = None if published is None else Spooling(published, sensor)
@@ -54,6 +57,7 @@ def agent_kinds(resources: Resources) -> dict[str, Kind]:
         "correlator": Kind.of(
             Correlator,
             sensor=sensor,
+            known=known,
             rules=lambda: files.book.rules,
             record=resources.recording is not None,
             show=resources.output != "none",
@@ -69,6 +73,7 @@ def agent_kinds(resources: Resources) -> dict[str, Kind]:
             sensor=sensor,
             agent_id=settings.agent.agent_id,
             interval_secs=settings.agent.heartbeat_interval_secs,
+            confinement=resources.confinement,
         ),
         "recorder": Kind.of(Recorder, sensor=sensor, file=resources.recording),
         "event_console": Kind.of(EventConsole, style=style, stream=resources.stdout),

@@ -178,6 +178,7 @@ class KernelSensor:
         witness: Witness | None = None,
         hold: bool = False,
     ) -> None:
+        self._enricher = enricher
         self.load_id = attached.load_id
         self.taken_over = attached.taken_over
         self.start_gap = attached.gap
@@ -186,7 +187,7 @@ class KernelSensor:
         self.boot_id = BOOT_ID.read_text().strip()
         self.hostname = socket.gethostname()[:255]
         self.boot_unix_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._first_seeds: Sequence[SeedEvent] | None = read_seeds(enricher.host)
+        self._first_seeds: Sequence[SeedEvent] = read_seeds(enricher.host)
         self._rings = attached.rings()
         self._decoders: dict[str, tuple[Decoder, Callable[..., Any]]] = {
             "FORK_EVENTS": (decode.decode_forks, ForkEvent),
@@ -214,8 +215,11 @@ class KernelSensor:
             self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
 
     def seeds(self) -> Sequence[SeedEvent]:
-        """The processes of /proc: as at the start until events flow, then as they are now."""
-        return read_seeds(self._enricher.host) if self._first_seeds is None else self._first_seeds
+        """The processes of /proc as they were at the start, until events flow; then none.
+
+        They are read as root: later, the programs of others are not the agent's to see.
+        """
+        return self._first_seeds
 
     async def wait(self, tick_secs: float, *, urgent: bool) -> bool:
         """Wait for a probe's wake-up, or a tick."""
@@ -257,7 +261,7 @@ class KernelSensor:
 
     def snapshot(self) -> Mapping[str, int] | None:
         """Bytes that wait in each ring, and how many events the witness has ready."""
-        self._first_seeds = None
+        self._first_seeds = ()
         waiting = {name: ring.pending_bytes() for name, ring in self._rings.items()}
         waiting[WITNESS] = self._witness.look()
         return {name: size for name, size in waiting.items() if size}

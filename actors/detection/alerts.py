@@ -15,6 +15,7 @@ from actors.detection.correlator import Chain
 from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
+    FloodEvent,
     Identity,
     Level,
     LineageProcess,
@@ -62,7 +63,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     rarity_bonus: int
     sequence_bonus: int
     event: str
-    """Type of the deciding event: exec, open or connect."""
+    """Type of the deciding event: exec, open, connect or flood."""
     level: Level = "medium"
     """How serious the rule is by itself."""
     author: str = ""
@@ -97,11 +98,12 @@ _SENTENCES: dict[type, str] = {
     ExecEvent: "$program ran: $arguments",
     OpenEvent: "$program opened $target",
     ConnectEvent: "$program $outcome $target",
+    FloodEvent: "$program made too many $target: $counts",
 }
 
 
-def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
-    """Return what an event was about: the program, the file or the address. Not yet printable."""
+def event_text(event: ExecEvent | OpenEvent | ConnectEvent | FloodEvent) -> str:
+    """Return what an event was about: program, file, address or calls. Not yet printable."""
     match event:
         case ExecEvent():
             return event.filename or event.exe
@@ -113,6 +115,8 @@ def event_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
             address = plain(event.dest_ip)
             host = f"[{address}]" if ":" in address else address
             return f"{host}:{event.dest_port}"
+        case FloodEvent():
+            return f"{event.probe} calls{' that failed' if event.failed else ''}"
 
 
 def check_detail(template: str) -> None:
@@ -198,6 +202,14 @@ def _claimed(seen: Observation) -> str:
     return _word(event.claimed) if isinstance(event, ConnectEvent) else ""
 
 
+def _counts(seen: Observation) -> str:
+    event = seen.event
+    if not isinstance(event, FloodEvent):
+        return ""
+    lost = f", {event.lost} lost" if event.lost else ""
+    return f"{event.throttled} left out{lost} in {event.span_ns / 1e9:.1f} s"
+
+
 def _called_if_known(program: Program | None) -> str:
     return "an unknown program" if program is None else _called(program)
 
@@ -214,5 +226,7 @@ _FACTS: dict[str, Callable[[Observation], str]] = {
     "arguments": _arguments,
     "outcome": _connected,
     "claimed": _claimed,
+    "counts": _counts,
+    "user": lambda seen: _word(getattr(seen.event, "user", "")),
 }
 """The words that a rule's sentence may have."""

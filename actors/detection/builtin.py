@@ -22,6 +22,8 @@ NAMES = (
     "shell-behind-connection",
     "shell-of-listener",
     "commands-from-outside",
+    "calls-left-out",
+    "call-flood",
     "reverse-shell",
     "credential-access-execution",
     "rapid-spawning",

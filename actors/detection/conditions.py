@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-EventType: TypeAlias = Literal["exec", "open", "connect"]
+EventType: TypeAlias = Literal["exec", "open", "connect", "flood"]
 """The events that rules are about."""
-EVENT_TYPES: tuple[EventType, ...] = ("exec", "open", "connect")
+EVENT_TYPES: tuple[EventType, ...] = ("exec", "open", "connect", "flood")
 
 Op: TypeAlias = Literal[
     "equals", "contains", "startswith", "endswith", "glob", "re", "cidr",

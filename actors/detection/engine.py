@@ -281,12 +281,14 @@ class Engine:
     def _on_listen(self, event: ListenEvent, _alerts: list[Alert]) -> None:
         self.table.listen(event)
 
-    def _on_flood(self, event: FloodEvent, _alerts: list[Alert]) -> None:
-        self.table.meet(event)
+    def _on_flood(self, event: FloodEvent, alerts: list[Alert]) -> None:
+        self._observe(event, self._plans[3], alerts)
 
     # Judgement
 
-    def _observe(self, event: OpenEvent | ConnectEvent, plans: Plans, alerts: list[Alert]) -> None:
+    def _observe(
+        self, event: OpenEvent | ConnectEvent | FloodEvent, plans: Plans, alerts: list[Alert]
+    ) -> None:
         passed = plans.passing(event)
         if not passed:
             return

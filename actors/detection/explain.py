@@ -8,7 +8,7 @@ import msgspec
 
 from actors.detection.conditions import AllOf, AnyOf, Condition, EventType, Not, Test
 from actors.detection.engine import Engine
-from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent, OpenEvent
+from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent, FloodEvent, OpenEvent
 from actors.detection.fields import field, value_of
 from actors.detection.observation import TYPE_OF, Observation
 from actors.detection.rules import AnyRule, Match, Rule
@@ -64,7 +64,7 @@ def explain(
     engine = Engine(rules, hostname=hostname)
     wanted = {match.event for _, match in _matches(rule)}
     for number, event in enumerate(events, 1):
-        if not isinstance(event, ExecEvent | OpenEvent | ConnectEvent):
+        if not isinstance(event, ExecEvent | OpenEvent | ConnectEvent | FloodEvent):
             engine.process(event)
             continue
         seen = engine.observe(event)

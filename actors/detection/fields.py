@@ -18,7 +18,7 @@ import msgspec
 
 from actors.detection.addresses import is_external, is_mapped, plain
 from actors.detection.conditions import EventType, RuleError
-from actors.detection.events import ConnectEvent, ExecEvent, OpenEvent
+from actors.detection.events import ConnectEvent, ExecEvent, FloodEvent, OpenEvent
 from actors.detection.obfuscation import find_obfuscation
 from actors.detection.observation import Observation
 from actors.detection.processes import Process
@@ -86,13 +86,15 @@ def value_of(found: Field, seen: Observation) -> Any:
     return value
 
 
-def searched_text(event: ExecEvent | OpenEvent | ConnectEvent) -> str:
+def searched_text(event: ExecEvent | OpenEvent | ConnectEvent | FloodEvent) -> str:
     """Return all text of an event, in which keywords and the literals of rules are looked for."""
     if isinstance(event, ExecEvent):
         named = event.exe if event.exe == event.filename else f"{event.exe}\n{event.filename}"
         return f"{named}\n{' '.join(event.argv)}\n{event.cwd}"
     if isinstance(event, OpenEvent):
         return event.filename
+    if isinstance(event, FloodEvent):
+        return event.probe
     return f"{event.dest_ip}\n{event.dest_port}\n{event.path}"
 
 
@@ -298,6 +300,21 @@ _CONNECT: dict[str, Field] = {
     "first_network_call": Field("flag", _first_call, about="process", last=True),
 }
 
-_FIELDS: dict[EventType, dict[str, Field]] = {"exec": _EXEC, "open": _OPEN, "connect": _CONNECT}
+_FLOOD: dict[str, Field] = {
+    **{name: each for name, each in _COMMON.items() if name != "error"},
+    "command_line": Field("text", _own_command_line, about="process"),
+    "user": Field("text", lambda event: event.user or None),
+    "probe": Field("text", lambda event: event.probe or None, searched=True),
+    "failed": Field("flag", lambda event: event.failed, gate=True),
+    "throttled": Field("number", lambda event: event.throttled),
+    "lost": Field("number", lambda event: event.lost),
+}
+
+_FIELDS: dict[EventType, dict[str, Field]] = {
+    "exec": _EXEC,
+    "open": _OPEN,
+    "connect": _CONNECT,
+    "flood": _FLOOD,
+}
 NAMES = frozenset(name for fields in _FIELDS.values() for name in fields)
 """Every field there is, beside ``argv.0`` to ``argv.255``."""

@@ -9,14 +9,19 @@ import msgspec
 
 from actors.detection.conditions import EventType
 from actors.detection.contacts import Contact
-from actors.detection.events import ConnectEvent, ExecEvent, OpenEvent
+from actors.detection.events import ConnectEvent, ExecEvent, FloodEvent, OpenEvent
 from actors.detection.process_table import ProcessTable
 from actors.detection.processes import Process
 from actors.detection.programs import Program
 
-ObservedEvent: TypeAlias = ExecEvent | OpenEvent | ConnectEvent
+ObservedEvent: TypeAlias = ExecEvent | OpenEvent | ConnectEvent | FloodEvent
 
-TYPE_OF: dict[type, EventType] = {ExecEvent: "exec", OpenEvent: "open", ConnectEvent: "connect"}
+TYPE_OF: dict[type, EventType] = {
+    ExecEvent: "exec",
+    OpenEvent: "open",
+    ConnectEvent: "connect",
+    FloodEvent: "flood",
+}
 """The word for an event that rules can be about."""
 _MAX_CALLERS = 8192
 

@@ -33,6 +33,7 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     Identity,
     ListenEvent,
@@ -219,7 +220,7 @@ class ProcessTable(TableMemory):
             process = self._add(event, None, self._programs.get(event.comm), event.uid)
         return process
 
-    def program_at(self, process: Process, event: OpenEvent | ConnectEvent) -> Program:
+    def program_at(self, process: Process, event: OpenEvent | ConnectEvent | FloodEvent) -> Program:
         """Return what a process ran at the time of an event.
 
         For an event from before its latest exec that is not known any more: then it is only the

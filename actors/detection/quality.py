@@ -8,7 +8,14 @@ from typing import Any
 from actors.detection.compiler import Compiler
 from actors.detection.conditions import EventType, RuleError
 from actors.detection.engine import Engine
-from actors.detection.events import AnyEvent, ConnectEvent, ExecEvent, OpenEvent, SeedEvent
+from actors.detection.events import (
+    AnyEvent,
+    ConnectEvent,
+    ExecEvent,
+    FloodEvent,
+    OpenEvent,
+    SeedEvent,
+)
 from actors.detection.observation import TYPE_OF
 from actors.detection.rules import AnyRule, Sequence
 from actors.detection.ruleset import RuleSet
@@ -59,6 +66,19 @@ _ORDINARY: tuple[AnyEvent, ...] = (
             error=0,
         )
         for address, port in (("198.51.100.23", 40_001), ("127.0.0.1", 40_003))
+    ),
+    *(
+        FloodEvent(
+            **_COMMON,
+            uid=1007,
+            user="qx7vbz",
+            probe=probe,
+            failed=failed,
+            throttled=0,
+            lost=lost,
+            span_ns=1_000_000_000,
+        )
+        for probe, failed, lost in (("exec", True, 1), ("open", False, 2))
     ),
 )
 """Events that no rule about anything in particular is about."""

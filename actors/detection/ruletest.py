@@ -1,9 +1,10 @@
 """Rule tests: event snippets become whole events of a make-believe host, and the rule is asked.
 
-A snippet names a ``type`` (exec, open, connect, exit) and whatever matters of its fields; the rest
-has a default. ``process`` is a name of the test's own for the process that does it, ``parent`` that
-of the process that started it; ``after_secs`` lets time pass first. An exec under ``/usr``,
-``/bin``, ``/sbin``, ``/lib`` or ``/opt`` is the system's own unless ``system_exe`` says otherwise.
+A snippet names a ``type`` (exec, open, connect, listen, flood, exit) and whatever matters of its
+fields; the rest has a default. ``process`` is a name of the test's own for the process that does
+it, ``parent`` that of the process that started it; ``after_secs`` lets time pass first. An exec
+under ``/usr``, ``/bin``, ``/sbin``, ``/lib`` or ``/opt`` is the system's own unless ``system_exe``
+says otherwise.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from actors.detection.events import (
     ConnectEvent,
     ExecEvent,
     ExitEvent,
+    FloodEvent,
     ForkEvent,
     Identity,
     ListenEvent,
@@ -119,6 +121,7 @@ class _Host:
             "open": self._open,
             "connect": self._connect,
             "listen": self._listen,
+            "flood": self._flood,
             "exit": self._exit,
         }
         if kind not in make:
@@ -218,6 +221,19 @@ class _Host:
             "socket": 0,
         }
         return _made(ListenEvent, stamp, values, given)
+
+    def _flood(self, identity: Identity, stamp: dict[str, Any], given: dict[str, Any]) -> AnyEvent:
+        values = {
+            "uid": 0,
+            "user": "root",
+            "comm": self._comms[identity],
+            "probe": "exec",
+            "failed": True,
+            "throttled": 1,
+            "lost": 0,
+            "span_ns": 1_000_000_000,
+        }
+        return _made(FloodEvent, stamp, values, given)
 
     def _exit(self, _identity: Identity, stamp: dict[str, Any], given: dict[str, Any]) -> AnyEvent:
         return _made(ExitEvent, stamp, {"exit_code": 0, "signal": 0}, given)

@@ -29,7 +29,7 @@ struct destination {
 
 /* A connect(2) under way, from its entry to its exit. */
 struct connect_call {
-  struct destination caller; /* what the caller's memory said at the entry */
+  struct destination caller; /* what the caller's memory said at the entry; no family: not known */
   struct destination before; /* what the descriptor's socket was connected to at the entry */
   struct destination kernel; /* what the kernel connects to; port 0: not known */
   u64 sk;                    /* of the descriptor at the entry, then of the connection */
@@ -220,21 +220,26 @@ static __always_inline int on_syn_sent(u64 sk) {
   if (!to.port) /* MPTCP: the socket of the one connection that it begins with comes next */
     return 0;
   u64 number = number_of(sk);
+  struct connect_scratch *scratch = CONNECT_SCRATCH.lookup(&zero);
+  if (!scratch)
+    return 0;
+  void *task = (void *)bpf_get_current_task_btf();
   if (call) {
     call->kernel = to;
     call->sk = sk;
     if (number)
       call->socket = number;
+    if (!call->caller.family) /* its page was not in memory; now it is, for the kernel has read it */
+      caller_says(&call->caller, scratch->address,
+                  (void *)bpf_task_pt_regs((struct task_struct *)task));
     return 0;
   }
   struct control *ctl = control();
   struct counters *cnt = counters(PROBE_CONNECT);
-  struct connect_scratch *scratch = CONNECT_SCRATCH.lookup(&zero);
-  if (!ctl || !cnt || !scratch)
+  if (!ctl || !cnt)
     return 0;
   COUNT(cnt->seen);
   u32 tgid = thread >> 32;
-  void *task = (void *)bpf_get_current_task_btf();
   if (is_agent(ctl, tgid, task) || is_ignored(ctl, tgid, task)) {
     COUNT(cnt->filtered);
     return 0;
@@ -320,7 +325,7 @@ TRACEPOINT_PROBE(syscalls, sys_exit_connect) {
   if (sk)
     peer_of(&now, sk);
   struct destination to = error ? call.kernel : connected_to(&call, sk, &now);
-  bool rewritten = known && differ(&caller, &call.caller);
+  bool rewritten = call.caller.family && differ(&caller, &call.caller);
   begin_connect(record, task, tgid);
   record->error = error;
   record->socket = call.socket ? call.socket : number;

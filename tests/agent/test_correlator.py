@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from actors.agent.correlator import Correlator
+from actors.agent.known import Known
 from actors.agent.messages import Activity, AlertBatch, EventBatch, EventLog, StatisticsRequest
 from actors.detection.builtin import builtin_set
 from actors.detection.conditions import Test
@@ -24,12 +25,14 @@ from tests.agent.cast import Script, an_exec, fork, reverse_shell
 async def correlator(
     *,
     sensor: Script | None = None,
+    known: Known | None = None,
     filters: FilterSettings | None = None,
     record: bool = False,
     show: bool = False,
 ) -> AsyncIterator[Stage]:
     actor = Correlator(
         sensor=sensor or Script(),
+        known=known or Known(),
         rules=lambda: builtin_set(filters or FilterSettings()),
         record=record,
         show=show,
@@ -192,10 +195,36 @@ async def test_an_exclusion_by_host_holds_on_that_host_also_after_new_rules(
     found = RuleSet(FilterSettings(), [rule])
     sensor = Script()
     sensor.hostname = hostname
-    actor = Correlator(sensor=sensor, rules=lambda: found, record=False, show=False)
+    actor = Correlator(sensor=sensor, known=Known(), rules=lambda: found, record=False, show=False)
     async with run_actor(actor) as stage:
         for sweep in range(2):
             event = an_exec(exe="/usr/bin/curl", pid=100 + sweep, time_ns=10**10 + sweep)
             await stage.context.mailbox.put(batch(1, event, sweep=sweep, expected=1))
             await stage.context.mailbox.put(NewRules(RuleSet(FilterSettings(), [rule])))
     assert len(of(AlertBatch, stage)) == 2 * told
+
+
+async def test_one_after_a_crash_knows_what_the_one_before_knew() -> None:
+    known, host = Known(), Host()
+    perl, _ = host.run(host.bash, "/usr/bin/perl", "-e", "fork")
+    orphan = host.fork(perl)
+    host.run(orphan, "/tmp/x", system=False)
+    host.exit(perl)
+    seeds = [each for each in host.events if isinstance(each, SeedEvent)]
+    later = [each for each in host.events if not isinstance(each, SeedEvent)]
+    async with correlator(sensor=Script(seeds=seeds), known=known) as stage:
+        await stage.context.mailbox.put(batch(1, *later, expected=1))
+    before = known.table
+    async with correlator(sensor=Script(), known=known):
+        after = known.table
+    assert before is not None
+    assert after is not None
+    assert after is not before
+    assert len(after) == len(before) == 6
+    for each in before:
+        again = after.get(each.identity)
+        assert again is not None
+        assert (again.parent, again.uid, again.alive) == (each.parent, each.uid, each.alive)
+        assert again.program.exe == each.program.exe
+        assert again.program.system_exe == each.program.system_exe
+        assert after.ancestry(each.identity) == before.ancestry(each.identity)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from actors.agent import endpoint, lock
+from actors.agent.confinement import Confinement, Work
 from actors.agent.exits import ExitCode, StartError, start_error
 from bpf.errors import BpfError, LoadError, MissingBcc, MissingBtf, UnsupportedKernel
 
@@ -73,12 +74,15 @@ def test_each_reason_not_to_start_has_its_exit_code(error: BpfError, code: int) 
 
 
 def test_the_announcement_does_not_need_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    confinement = Confinement()
+    monkeypatch.setattr(confinement, "close_calls", lambda _: None)
+    work = Work(spool=None, pins=None, rules=None, broker_url=None, kills=False)
     saved = os.dup(2)
     reader, writer = os.pipe()
     os.close(reader)
     try:
         os.dup2(writer, 2)
-        endpoint._announce(15.0)
+        endpoint._announce(15.0, confinement, work)
     finally:
         os.dup2(saved, 2)
         os.close(saved)

@@ -1,4 +1,5 @@
 import ctypes
+import errno
 import os
 import pwd
 from pathlib import Path
@@ -52,10 +53,14 @@ class Kernel:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.mask = b""
+        self.refuses = False
 
     def prctl(self, option: int, number: int, *_: int) -> int:
         self.calls.append((option, number))
-        return -1 if option == 24 and number > 40 else 0
+        if option != 24 or (number <= 40 and not self.refuses):
+            return 0
+        ctypes.set_errno(errno.EPERM if self.refuses else errno.EINVAL)
+        return -1
 
     def capset(self, _header: bytes, data: bytes) -> int:
         self.mask = data
@@ -74,7 +79,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 def test_privileges_go_in_an_order_that_leaves_no_way_back(kernel: Kernel) -> None:
-    privileges.drop([Capability.KILL])
+    assert privileges.drop([Capability.KILL]) == ""
     assert kernel.calls[:42] == [(24, number) for number in range(42)]
     assert kernel.calls[42:] == [
         (8, 1),
@@ -87,19 +92,29 @@ def test_privileges_go_in_an_order_that_leaves_no_way_back(kernel: Kernel) -> No
 
 
 def test_only_the_capabilities_named_are_kept(kernel: Kernel) -> None:
-    privileges.drop([Capability.KILL, Capability.SYS_PTRACE])
+    privileges.drop([Capability.KILL])
     words = [int.from_bytes(kernel.mask[at : at + 4], "little") for at in range(0, 24, 4)]
-    mask = 1 << 5 | 1 << 19
-    assert words == [mask, mask, 0, 0, 0, 0]
+    assert words == [1 << 5, 1 << 5, 0, 0, 0, 0]
+
+
+def test_a_bounding_set_that_may_not_be_emptied_is_said(kernel: Kernel) -> None:
+    kernel.refuses = True
+    assert "CAP_SETPCAP" in privileges.drop([])
+    assert kernel.calls[-1] == (38, 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_what_another_user_may_not_read_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch(mode=0o600)
+    assert privileges.as_unprivileged(lambda: [str(os.access(path, os.R_OK))]) == ["False"]
 
 
 @pytest.mark.parametrize(
     ("response", "may_kill"), [({"dry_run": True}, False), ({"dry_run": False}, True)]
 )
 def test_may_kill_only_if_it_is_to(response: dict[str, bool], *, may_kill: bool) -> None:
-    needed = endpoint._needed(Settings.model_validate({"response": response}))
-    assert (Capability.KILL in needed) is may_kill
-    assert {Capability.DAC_READ_SEARCH, Capability.SYS_PTRACE} <= needed
+    assert endpoint._kills(Settings.model_validate({"response": response})) is may_kill
 
 
 def test_may_not_kill_without_a_responder() -> None:
@@ -108,7 +123,7 @@ def test_may_not_kill_without_a_responder() -> None:
     actors = table["topology"]["agent"]["actors"]
     del actors["responder"]
     actors["correlator"]["to"].remove("responder")
-    assert Capability.KILL not in endpoint._needed(Settings.model_validate(table))
+    assert not endpoint._kills(Settings.model_validate(table))
 
 
 def test_numbers_are_those_of_the_kernel() -> None:

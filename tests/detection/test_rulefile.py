@@ -157,7 +157,7 @@ def test_the_condition_language(text: str, expected: Any) -> None:
         (HEAD + "[selections]\na = { exe = 'bash' }\n", 5, '"exe|endswith" = "/bash"'),
         (HEAD + "[selections]\na = { 'exe|startswith' = 'tmp/' }\n", 5, "is no path"),
         (HEAD + "techniques = ['1059']\n" + SELECTION, 4, "regex"),
-        (HEAD.replace("exec", "fork") + SELECTION, 3, "not one of connect, exec, open"),
+        (HEAD.replace("exec", "fork") + SELECTION, 3, "not one of connect, exec, flood, open"),
         (HEAD, 0, "selections: there is none"),
         (HEAD + "selections.a = {}\n", 4, "empty"),
         (HEAD + "selections.a = []\n", 4, "empty list"),

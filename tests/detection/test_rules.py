@@ -28,6 +28,8 @@ def test_labels_points_and_techniques_are_the_known_ones() -> None:
         ("T1059 [Shell behind a connection]", 80),
         ("T1059 [Shell started by a listening program]", 75),
         ("T1059 [Program from a writable folder connects out and runs commands]", 70),
+        ("T1562 [Calls left out]", 30),
+        ("T1562 [Flood of calls]", 55),
     ]
     assert all(rule.label.startswith(rule.techniques[0]) for rule in RULES)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.kernel.deeds import BOUNDARY
 from tests.kernel.endpoint import Endpoint
-from tests.kernel.workload import Island, island, run
+from tests.kernel.workload import Island, island, python, run
 
 REAL, DECOY = "203.0.113.7", "198.51.100.20"
 BUS = "/run/dbus/system_bus_socket"
@@ -122,7 +124,7 @@ def play(place: Island, build: Callable[[str], Path], tmp_path: Path) -> Callabl
     def play(*words: str) -> int:
         said = tmp_path / "said"
         with said.open("w") as output:
-            _, code = run(*place.enter, build(TRICKSTER), *words, stdout=output)
+            _, code = run(*BOUNDARY, *place.enter, build(TRICKSTER), *words, stdout=output)
         assert code == 0
         pid, error = map(int, said.read_text().split())
         assert error == 0
@@ -170,3 +172,25 @@ def test_a_unix_connection_is_told_by_its_other_end(
     event = watched.event(type="connect", pid=pid)
     assert (event["path"], event["claimed"]) == (path, f"unix:{BUS}")
     assert "T1036 [Forged connection address]" in watched.rules_of(pid)
+
+
+UNTOUCHED = (
+    "import ctypes, mmap, socket, struct, sys;"
+    " port, page = int(sys.argv[1]), open(sys.argv[2], 'w+b');"
+    " page.write(struct.pack('=H', 2) + struct.pack('>H', port) + bytes(4092)); page.flush();"
+    " memory = mmap.mmap(page.fileno(), 4096); s = socket.socket();"
+    " place = ctypes.c_char.from_buffer(memory);"
+    " sys.exit(ctypes.CDLL(None).connect(s.fileno(), ctypes.byref(place), 16))"
+)
+
+
+def test_an_address_that_the_kernel_fills_in_is_no_forgery(
+    watched: Endpoint, tmp_path: Path
+) -> None:
+    # 0.0.0.0 is 127.0.0.1 to the kernel; and the page that says so is read by nobody before it.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        pid, code = python(UNTOUCHED, str(port), str(tmp_path / "page"))
+    assert code == 0
+    event = watched.event(type="connect", pid=pid)
+    assert (event["dest_ip"], event["dest_port"], event["claimed"]) == ("127.0.0.1", port, "")
