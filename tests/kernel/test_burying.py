@@ -162,7 +162,7 @@ def test_no_number_of_forks_ends_a_sequence(
 ) -> None:
     thief = copy_as(doer, tmp_path, f"deep{forks}")
     words = ["open", str(secret), *["fork"] * forks, "exec", "/usr/bin/true"]
-    subprocess.run([thief, *words], check=True)
+    subprocess.run([*SESSION, thief, *words], check=True)
     small.wait_for(
         lambda: [
             alert
