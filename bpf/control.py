@@ -21,11 +21,12 @@ from bpf.records import (
     TICK_NS,
 )
 
-_CONTROL = struct.Struct(f"<IIQQ{NAME_WORDS}QQQ{IGNORED_SLOTS}Q")
+_CONTROL = struct.Struct(f"<IIQQ{NAME_WORDS}QQQ{IGNORED_SLOTS}Q{NAME_WORDS}Q")
 _AGENT_AT, _OPENS_AT, _SUPPRESS_AT, _LENGTHS_AT, _NAMES_AT = 0, 4, 8, 16, 24
 _AGENT_START_AT = _NAMES_AT + 8 * NAME_WORDS
 _WAITING_AT = _AGENT_START_AT + 8
 _IGNORED_AT = _WAITING_AT + 8
+_READ_NAMES_AT = _IGNORED_AT + 8 * IGNORED_SLOTS
 Opens: TypeAlias = Literal["sensitive", "written", "all"]
 """Candidates; those and whatever is opened to be written or created; every open."""
 _OPENS: Mapping[Opens, int] = {"sensitive": 0, "all": 1, "written": 2}
@@ -78,7 +79,14 @@ class Control:
         """Say whether executions and connections must wake the agent."""
         self._words[_WAITING_AT // 8] = waiting
 
-    def set_opens(self, names: Iterable[str], *, opens: Opens, suppress_ns: int) -> None:
+    def set_opens(
+        self,
+        names: Iterable[str],
+        *,
+        opens: Opens,
+        suppress_ns: int,
+        guarded: Iterable[str] = (),
+    ) -> None:
         """Choose which opens are delivered.
 
         While the policy changes, a candidate under the old or the new one is a candidate.
@@ -87,12 +95,17 @@ class Control:
             names: components of sensitive paths; an open is a candidate if its path has one.
             opens: deliver those.
             suppress_ns: how long the same open by the same process is suppressed; 0 for never.
+            guarded: components of paths of which an open to write or create is a candidate.
         """
-        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        read = [name.encode("utf-8", "surrogateescape") for name in names]
+        listed = [*read, *(name.encode("utf-8", "surrogateescape") for name in guarded)]
         lengths = 0
-        for name in encoded:
+        for name in listed:
             lengths |= 1 << min(len(name), 63)
-        wanted = list(enumerate((lengths, *name_filter(encoded)), _LENGTHS_AT // 8))
+        wanted = [
+            *enumerate((lengths, *name_filter(listed)), _LENGTHS_AT // 8),
+            *enumerate(name_filter(read), _READ_NAMES_AT // 8),
+        ]
         for index, word in wanted:
             self._words[index] |= word
         self._halves[_OPENS_AT // 4] = _OPENS[opens]

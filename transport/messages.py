@@ -99,6 +99,7 @@ class Gap(msgspec.Struct, frozen=True):
     """When it ends."""
     reason: Annotated[str, Meta(max_length=64)]
     """``lost_in_kernel_<probe>``, ``throttled_in_kernel_<probe>``, ``dropped_by_agent``,
+    ``partial_matches_cut`` and ``processes_forgotten`` (detection had no room),
     ``spool_corrupt``, ``not_watching``; behind the last there may be a colon and why, in a few
     words."""
     events: Count | None = None

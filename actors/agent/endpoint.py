@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from actors.runtime import Outcome, Topology, TopologyError, load_topology, run_
 from actors.version import VERSION
 from bpf import pins
 from bpf.attach import Attached, Loading, Order
+from bpf.control import Opens
 from bpf.errors import BpfError
 from transport import crossing
 from transport.errors import TransportError
@@ -271,14 +273,23 @@ def _sense(settings: Settings, attached: Attached, *, hold: bool) -> KernelSenso
         hold=hold,
     )
     names = component_names(settings.filters.sensitive_files)
+    guarded = component_names(settings.filters.guarded_files)
     sensor.control.watch_all()
     sensor.control.set_agent(os.getpid(), start_ns_of(os.getpid()) or 0)
     sensor.control.set_opens(
         names - {DELIVER_ALL},
-        opens="all" if DELIVER_ALL in names else settings.filters.open_events,
+        guarded=guarded - {DELIVER_ALL},
+        opens=_opens(names, guarded, settings.filters.open_events),
         suppress_ns=int(settings.agent.open_repeat_secs * 1e9),
     )
     return sensor
+
+
+def _opens(names: AbstractSet[str], guarded: AbstractSet[str], wanted: Opens) -> Opens:
+    """Which opens the kernel must deliver: more than is wanted where names cannot decide."""
+    if DELIVER_ALL in names:
+        return "all"
+    return "written" if wanted == "sensitive" and DELIVER_ALL in guarded else wanted
 
 
 def _kills(settings: Settings) -> bool:

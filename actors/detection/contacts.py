@@ -22,9 +22,16 @@ _UNIX = 1
 _CONNECTED = (0, errno.EINPROGRESS)
 _UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound here
 _PIPES = ("pipe:", "fifo:")
-_CODE_FOLLOWS = ("c", "e", "E", "m", "r")
-"""Ends of options of interpreters after which code or a module comes, and no file."""
-_INTERPRETERS = ("python", "perl", "ruby", "node", "php", "lua")
+_INTERPRETERS = {
+    "python": ("c", "m"),
+    "perl": ("e", "E"),
+    "ruby": ("e",),
+    "node": ("e", "p", "eval", "print"),
+    "php": ("r",),
+    "lua": ("e",),
+}
+"""Families, and the ends of options after which code or a module comes, and no file."""
+_FAMILIES = tuple(_INTERPRETERS)
 WRITABLE = ("/tmp/", "/var/tmp/", "/dev/shm/")  # noqa: S108 - to tell what lies there
 """Folders in which every user may make files."""
 
@@ -96,13 +103,15 @@ def _pipe(descriptor: str) -> str:
 
 
 def _script(program: Program, event: ExecEvent) -> str:
-    if not program.exe_name.startswith(_INTERPRETERS):
+    name = program.exe_name
+    if not name.startswith(_FAMILIES):
         return ""
+    code = next(ends for family, ends in _INTERPRETERS.items() if name.startswith(family))
     if event.filename != event.exe and event.filename.startswith(WRITABLE):
         return shortened(event.filename)
     for argument in event.argv[1:]:
         if argument.startswith("-"):
-            if argument.endswith(_CODE_FOLLOWS):
+            if argument.endswith(code):
                 return ""
         else:
             path = argument if argument.startswith("/") else f"{event.cwd}/{argument}"

@@ -247,16 +247,17 @@ class ProcessTable(TableMemory):
 
     def _blame(self, process: Process, initiator: Program | None) -> None:
         """Note who is responsible for what a process runs."""
-        before = process.text_bytes
-        process.initiator = initiator
-        self._text_bytes += process.text_bytes - before
+        if initiator is not process.initiator:
+            self._text_bytes -= 0 if process.initiator is None else process.initiator.text_bytes
+            self._text_bytes += 0 if initiator is None else initiator.text_bytes
+            process.initiator = initiator
 
     def _touch(self, process: Process, contact: Contact | None) -> None:
         """Note what a process has in common with others."""
         if contact is not process.contact:
-            before = process.text_bytes
+            self._text_bytes -= 0 if process.contact is None else process.contact.text_bytes
+            self._text_bytes += 0 if contact is None else contact.text_bytes
             process.contact = contact
-            self._text_bytes += process.text_bytes - before
 
     def _note_arguments(self, process: Process, argv: tuple[str, ...]) -> None:
         before = memory_bytes(process.command_line)

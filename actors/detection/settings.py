@@ -96,6 +96,19 @@ class FilterSettings(BaseModel):
         ),
         description="Files, and directories with all beneath them, that few programs should read.",
     )
+    guarded_files: FilePaths = Field(
+        default=(
+            *("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow"),
+            *("/etc/sudoers", "/etc/sudoers.d", "/etc/pam.d", "/etc/ld.so.preload"),
+            *("/.ssh/authorized_keys", "/.ssh/authorized_keys2"),
+            *("/etc/crontab", "/etc/cron.d", "/etc/cron.hourly", "/etc/cron.daily"),
+            *("/etc/cron.weekly", "/etc/cron.monthly", "/var/spool/cron"),
+            *("/var/spool/cron/crontabs", "/etc/systemd/system", "/usr/lib/systemd/system"),
+            *("/lib/systemd/system", "/etc/init.d", "/etc/rc.local"),
+            *("/etc/profile", "/etc/profile.d", "/etc/bash.bashrc"),
+        ),
+        description="Files and directories whose opens to write or create the kernel delivers too.",
+    )
     suspicious_ports: Ports = Field(
         default=(4444, 1337, 9001, 9999, 6666, 31337, 5555),
         description="Destination ports that alone are worth an alert.",

@@ -44,11 +44,12 @@ struct control {
   u32 agent_tgid;
   u32 opens;                    /* which opens are delivered: OPENS_ and so on */
   u64 suppress_ns;              /* repeats of one open by one process within this are suppressed */
-  u64 name_lengths;             /* bit n: a sensitive component has n bytes (63: 63 or more) */
-  u64 names[NAME_WORDS];        /* Bloom filter over component names of sensitive files */
+  u64 name_lengths;             /* bit n: a listed component has n bytes (63: 63 or more) */
+  u64 names[NAME_WORDS];        /* Bloom filter over component names of sensitive and guarded files */
   u64 agent_start;              /* when the agent started, in ticks: its pid may outlive it */
   u64 waiting;                  /* executions and connections must wake the agent */
   u64 ignored[IGNORED_SLOTS];   /* programs in processes whose opens and connects nobody wants, by pid */
+  u64 read_names[NAME_WORDS];   /* those of sensitive files: of guarded ones only writes are wanted */
 };
 BPF_F_TABLE("array", u32, struct control, CONTROL, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct counters, COUNTERS, CPU_COUNT * PROBE_COUNT, BPF_F_MMAPABLE);
@@ -113,9 +114,13 @@ static __always_inline u64 name_hash(u64 first, u32 len) {
 }
 
 /* Whether a component may be on the list; the length alone rules out most. */
-static __always_inline bool is_listed(struct control *ctl, u32 len, u64 first) {
+static __always_inline bool is_listed_in(struct control *ctl, u64 *names, u32 len, u64 first) {
   if (!(ctl->name_lengths >> (len < 63 ? len : 63) & 1))
     return false;
   u64 hash = name_hash(first, len), a = hash >> 52, b = hash >> 40 & 4095;
-  return (ctl->names[a >> 6] >> (a & 63) & 1) && (ctl->names[b >> 6] >> (b & 63) & 1);
+  return (names[a >> 6] >> (a & 63) & 1) && (names[b >> 6] >> (b & 63) & 1);
+}
+
+static __always_inline bool is_listed(struct control *ctl, u32 len, u64 first) {
+  return is_listed_in(ctl, ctl->names, len, first);
 }

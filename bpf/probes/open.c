@@ -2,7 +2,7 @@
  *
  * Opened files, named by the file the kernel opened, and failed attempts, named by the caller.
  * The filter comes first: unless every open is wanted, one of the path's components must be on the
- * sensitive list, or, where writes are wanted, the file must be open for writing or be created. What
+ * sensitive list, or on the guarded one if the file is open for writing or created; or, where writes are wanted, the file must be open for writing or be created. What
  * that test lets through too much, the agent sorts out. */
 BPF_RINGBUF_OUTPUT(OPEN_EVENTS, OPEN_EVENTS_PAGES);
 BPF_RINGBUF_OUTPUT(OPEN_MINOR, OPEN_MINOR_PAGES); /* attempts that failed */
@@ -25,11 +25,11 @@ BPF_F_TABLE("lru_hash", struct open_key, u64, OPEN_REPEATS, 8192, 0);
  * it, not those further down. */
 #define SENSITIVE_DEPTH 2
 
-static __always_inline bool is_candidate(struct control *ctl, u64 dentry) {
+static __always_inline bool is_candidate(struct control *ctl, u64 *names, u64 dentry) {
   for (int i = 0; i < SENSITIVE_DEPTH; i++) {
     struct dentry_part part = {};
     READ(part, dentry + OFF_dentry_d_parent);
-    if (is_listed(ctl, part.hash_and_len >> 32, part.first[0]))
+    if (is_listed_in(ctl, names, part.hash_and_len >> 32, part.first[0]))
       return true;
     if (!part.parent || part.parent == dentry)
       return false;
@@ -189,13 +189,16 @@ static __always_inline int report_open(struct control *ctl, struct counters *cnt
   struct place at = {};
   READ(at, file + OFF_file_f_path);
   u32 opens = ctl->opens;
-  bool candidate = opens != OPENS_ALL && is_candidate(ctl, at.dentry);
+  bool candidate = opens != OPENS_ALL && is_candidate(ctl, ctl->names, at.dentry);
   if (opens == OPENS_SENSITIVE && !candidate) {
     COUNT(cnt->filtered);
     return 0;
   }
   u32 flags = flags_of(task, file, number);
-  if (opens == OPENS_WRITTEN && !candidate && !is_to_write(flags)) {
+  bool written = is_to_write(flags);
+  if (candidate && !written) /* of guarded files the reads are not wanted */
+    candidate = is_candidate(ctl, ctl->read_names, at.dentry);
+  if (!candidate && opens != OPENS_ALL && !(written && opens == OPENS_WRITTEN)) {
     COUNT(cnt->filtered);
     return 0;
   }

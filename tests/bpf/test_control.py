@@ -35,7 +35,7 @@ def fields_of_control() -> dict[str, tuple[int, int, str]]:
 
 
 FIELDS = fields_of_control()
-CONTROL_BYTES = 40 + 8 * NAME_WORDS + 8 * IGNORED_SLOTS
+CONTROL_BYTES = 40 + 2 * 8 * NAME_WORDS + 8 * IGNORED_SLOTS
 
 
 def a_map(size: int) -> int:
@@ -81,8 +81,9 @@ def test_the_c_struct_has_the_members_the_agent_writes() -> None:
         "agent_start",
         "waiting",
         "ignored",
+        "read_names",
     ]
-    offset, items, _ = FIELDS["ignored"]
+    offset, items, _ = FIELDS["read_names"]
     assert offset + 8 * items == CONTROL_BYTES
 
 
@@ -124,14 +125,26 @@ def test_the_policy_for_opens_is_written_where_the_probes_look(
         "suppress_ns": (2**40,),
         "name_lengths": (lengths,),
         "names": tuple(name_filter(encoded)),
+        "read_names": tuple(name_filter(encoded)),
     }
     assert seen(descriptor) == before | policy
+
+
+def test_of_guarded_names_reads_are_not_wanted(control: Control, descriptor: int) -> None:
+    control.set_opens(["shadow"], guarded=["passwd", "n" * 99], opens="sensitive", suppress_ns=0)
+    policy = {
+        "name_lengths": (1 << 6 | 1 << 63,),
+        "names": tuple(name_filter([b"shadow", b"passwd", b"n" * 99])),
+        "read_names": tuple(name_filter([b"shadow"])),
+    }
+    assert seen(descriptor) == NOTHING | policy
 
 
 def test_a_new_policy_leaves_nothing_of_the_old(control: Control, descriptor: int) -> None:
     control.set_opens(["shadow", "n" * 99], opens="all", suppress_ns=5)
     control.set_opens(["passwd"], opens="sensitive", suppress_ns=0)
-    policy = {"name_lengths": (1 << 6,), "names": tuple(name_filter([b"passwd"]))}
+    names = tuple(name_filter([b"passwd"]))
+    policy = {"name_lengths": (1 << 6,), "names": names, "read_names": names}
     assert seen(descriptor) == NOTHING | policy
     control.set_opens([], opens="sensitive", suppress_ns=0)
     assert seen(descriptor) == NOTHING

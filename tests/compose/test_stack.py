@@ -66,6 +66,16 @@ def test_a_service_reads_its_own_secrets_and_no_others(stack: Stack, service: st
         stack.run_in(service, "touch", "/run/lavender/ca.crt")
 
 
+def test_the_agent_sees_its_own_secrets_and_no_others(stack: Stack) -> None:
+    """It has the right to read every file, so none of another's is there."""
+    words = ("sh", "-c", "find / -xdev -name '*.seed' -o -name users.acl; ls /run/lavender")
+    assert stack.run_in("agent", *words).split() == ["ca.crt", "nkey.seed"]
+    mounts = {each["Destination"]: each for each in stack.inspect("agent")["Mounts"]}
+    assert mounts["/run/lavender"]["Name"].endswith("agent-credentials")
+    assert not mounts["/run/lavender"]["RW"]
+    assert not any(each.get("Name", "").endswith("_credentials") for each in mounts.values())
+
+
 @pytest.mark.parametrize("service", BUILT)
 def test_there_is_no_secret_in_an_image(stack: Stack, service: str) -> None:
     names = ("-name '*.seed'", "-name '*.nk'", "-path '/run/lavender/*'", "-path '/authority/*'")

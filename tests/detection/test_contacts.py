@@ -266,7 +266,7 @@ def test_a_failed_connection_connects_nobody(error: int) -> None:
     ("words", "cwd", "script"),
     [
         (("/tmp/x.py",), "/", "/tmp/x.py"),
-        (("-u", "x.py"), "/dev/shm", "/dev/shm/x.py"),
+        (("-u", "-E", "x.py"), "/dev/shm", "/dev/shm/x.py"),
         (("x.py",), "/root", ""),
         (("-c", "code"), "/tmp", ""),
         (("-m", "timeit"), "/tmp", ""),

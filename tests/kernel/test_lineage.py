@@ -92,6 +92,12 @@ import socket, subprocess, sys
 link = socket.create_connection((sys.argv[1], int(sys.argv[2])))
 subprocess.run("id", shell=True, stdout=subprocess.DEVNULL)
 """
+LOOPBACK = """
+import socket, subprocess
+server = socket.create_server(("127.0.0.1", 0))
+visitor = socket.create_connection(server.getsockname())
+subprocess.run("id | cat", shell=True, stdout=subprocess.DEVNULL)
+"""
 PERL = """
 use Socket;
 socket(LINK, PF_INET, SOCK_STREAM, 6);
@@ -129,6 +135,7 @@ FILES = {
     "relay.py": RELAY,
     "bind.py": BIND,
     "implant.py": IMPLANT,
+    "loopback.py": LOOPBACK,
     "dup2.pl": PERL,
     "link.js": NODE,
 }
@@ -159,7 +166,7 @@ QUIET = {
     "git": "git init -q r; cd r; printf '#!/bin/sh\\n:\\n' > .git/hooks/pre-commit;"
     " chmod +x .git/hooks/pre-commit; git -c user.name=a -c user.email=a@b -c alias.x='!:'"
     " commit -q --allow-empty -m x; git -c alias.x='!:' x",
-    "a server on loopback": f"{PY} bind.py 127.0.0.1 /bin/true; exit 0",
+    "a server on loopback": f"{PY} loopback.py; exit 0",
     "a pipe into a shell": "echo true | sh -s | cat; exit 0",
 }
 WORDS = {
@@ -175,10 +182,10 @@ WORDS = {
     "make": "/usr/bin/make -s -f FOLDER/Makefile",
     "tar": "/usr/bin/tar -cf /dev/null --checkpoint=1 --checkpoint-action=exec=: /etc/hostname",
     "vim": "/usr/bin/vim -es -u NONE -c !: -c q!",
-    "git": "/usr/bin/git -c alias.x=!: x",
+    "git": "/usr/bin/git -c alias.x=!:;: x",
     "less": "/usr/bin/env LESSOPEN=|cat%s less /etc/hostname",
     "ssh": "/usr/bin/ssh -oProxyCommand=: -oBatchMode=yes nowhere",
-    "awk": '/usr/bin/awk BEGIN{system(":")}',
+    "awk": '/usr/bin/awk BEGIN{system(\\":\\")}',
     "python3": "/usr/bin/python3 FOLDER/shell.py",
     "perl": "/usr/bin/perl FOLDER/shell.pl",
     "node": "/usr/bin/node FOLDER/shell.js",
