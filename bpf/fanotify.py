@@ -31,6 +31,7 @@ _HANDLE_MAX_BYTES = 128
 _EVENT = struct.Struct("<IBBHQii")  # length, version, -, bytes of this, mask, descriptor, pid
 _INFO = struct.Struct("<BBH8sIi")  # kind, -, length, file system, bytes of the handle, its type
 _VERSION = 3
+_NOTICE_MAX_BYTES = 1024  # three handles and two names at most
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -92,6 +93,8 @@ class Group:
         flags = _CLOEXEC | _NONBLOCK | _REPORT_FID | _REPORT_DIR_FID | _REPORT_NAME
         made = _libc.fanotify_init(flags | _REPORT_TARGET_FID, os.O_RDONLY)
         self.descriptor = _check(made if made >= 0 else _libc.fanotify_init(flags, os.O_RDONLY))
+        self.drained = True
+        """The last `read` left nothing in the queue."""
 
     def watch_file(self, descriptor: int) -> None:
         """Be told of every open of this file."""
@@ -121,9 +124,11 @@ class Group:
     def read(self, size: int) -> Iterator[Notice]:
         """Notices of at most ``size`` bytes; nothing where there are none."""
         try:
-            return parse(os.read(self.descriptor, size))
+            raw = os.read(self.descriptor, size)
         except BlockingIOError:
-            return iter(())
+            raw = b""
+        self.drained = len(raw) + _NOTICE_MAX_BYTES < size
+        return parse(raw)
 
     def close(self) -> None:
         """Let go of it, and with it of all marks."""

@@ -17,7 +17,6 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 import structlog
@@ -40,10 +39,12 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 WAIT_NS = 1_000_000_000
 """How long the probes may take to tell of an open."""
 SLACK_NS = 100_000_000
-"""How far the times of one open, as the probe and the queue have it, may lie apart."""
+"""How much later than the notice a probe may be: at the end of the call."""
 LOOK_NS = 4_000_000
 """Time between two looks at the queue, at least: whoever fills it does not keep us busy."""
 _LOOK_BYTES = 1 << 15
+_SETTLED_SECS = 60
+_NO_OPEN = os.O_PATH | os.O_DIRECTORY
 _WAITING_MAX = 4096
 _LEARNED_MAX = 4096
 """Files that are learned of, or passed over, beside those marked at the start."""
@@ -61,7 +62,7 @@ _OPENS_MAX = 64
 
 
 class _Look(NamedTuple):
-    """When a file was found opened: after the look before, and by this one."""
+    """When a file was found opened: after the queue was last empty, and by this look."""
 
     since_ns: int
     at_ns: int
@@ -94,6 +95,7 @@ class Witness:
         self._agent = os.getpid()
         self._counts = dict.fromkeys(COUNTERS, 0)
         self._looked_ns = clock_ns()
+        self._drained_ns = self._looked_ns
         self._notes: dict[str, Callable[[Sequence[Any]], None]] = {
             "FORK_EVENTS": self._note_starts,
             "EXEC_EVENTS": self._note_execs,
@@ -107,7 +109,7 @@ class Witness:
         self._folders = frozenset() if marks is None else frozenset(marks.folders.values())
         self._passed_over: set[bytes] = set()
         self._waiting: dict[Key, _Look] = {}
-        self._opens: dict[Key, deque[int]] = {}
+        self._opens: dict[Key, deque[tuple[int, bool]]] = {}
         self._told: dict[Key, int] = {}
         self._forgot_ns = self._looked_ns
         self._ready: list[OpenEvent] = []
@@ -152,10 +154,13 @@ class Witness:
     def _note_opens(self, events: Sequence[OpenEvent]) -> None:
         paths, folders = self._paths, self._folders
         for event in events:
+            if event.error or not event.resolved or event.flags & _NO_OPEN:
+                continue  # of a path that is not the kernel's word, or without a notice
+            reads = event.flags & os.O_ACCMODE != os.O_WRONLY
             for path in (event.filename, event.origin):
                 if path and (path in paths or path.rpartition("/")[0] in folders):
                     times = self._opens.setdefault((event.pid, path), deque(maxlen=_OPENS_MAX))
-                    times.append(event.time_ns)
+                    times.append((event.time_ns, reads))
 
     def ignore(self, event: ExecEvent) -> None:
         """No opens of this process are delivered until its next exec, by the probes or by this."""
@@ -170,10 +175,12 @@ class Witness:
             return 0
         now_ns = self._clock_ns()
         if now_ns - self._looked_ns >= LOOK_NS:
-            look = _Look(self._looked_ns, now_ns)
+            look = _Look(self._drained_ns, now_ns)
             self._looked_ns = now_ns
             for notice in self._marks.group.read(_LOOK_BYTES):
                 self._take(self._marks, notice, look)
+            if self._marks.group.drained:
+                self._drained_ns = now_ns
         if self._waiting:
             self._decide(now_ns)
         if now_ns - self._forgot_ns > WAIT_NS:
@@ -216,18 +223,23 @@ class Witness:
     def _pass_over(self, marks: Marks, notice: fanotify.Notice) -> None:
         """Have the kernel say no more of a file that only lies beside a listed one.
 
-        Not of what only some may read: it may take the place of the listed one.
+        Not of what may yet take the listed one's place: a file that not everybody may read, or that
+        was made or changed a moment ago.
         """
         folder = marks.folders.get(notice.folder)
-        if folder is None or notice.file in self._passed_over:
+        full = len(self._passed_over) >= _LEARNED_MAX
+        if folder is None or full or notice.file in self._passed_over:
             return
-        if len(self._passed_over) < _LEARNED_MAX:
-            self._passed_over.add(notice.file)
-            path = os.path.join(os.fsencode(folder), notice.name).lstrip(b"/")  # noqa: PTH118 - bytes
-            with suppress(OSError):
-                found = os.stat(path, dir_fd=marks.root, follow_symlinks=False)
-                if found.st_mode & stat.S_IROTH:
-                    marks.group.ignore(marks.root, path)
+        path = os.path.join(os.fsencode(folder), notice.name).lstrip(b"/")  # noqa: PTH118 - bytes
+        try:
+            found = os.stat(path, dir_fd=marks.root, follow_symlinks=False)
+            if time.time() - found.st_ctime < _SETTLED_SECS:
+                return
+            if found.st_mode & stat.S_IROTH:
+                marks.group.ignore(marks.root, path)
+        except OSError:  # gone, or not ours to see
+            pass
+        self._passed_over.add(notice.file)
 
     def _decide(self, now_ns: int) -> None:
         """Make events of what has waited long enough and is told by no probe."""
@@ -254,11 +266,11 @@ class Witness:
         oldest_ns = look.since_ns - self._repeat_ns
         if self._told.get(key, 0) > max(oldest_ns, exec_ns):
             return True
-        for open_ns in self._opens.get(key, ()):
-            if open_ns < look.since_ns - SLACK_NS:
-                if open_ns >= max(oldest_ns - SLACK_NS, exec_ns):
+        for open_ns, reads in self._opens.get(key, ()):
+            if open_ns > look.since_ns:
+                if open_ns <= look.at_ns + SLACK_NS and not look.at_ns < exec_ns < open_ns:
                     return True
-            elif open_ns <= look.at_ns + SLACK_NS and not look.at_ns < exec_ns < open_ns:
+            elif reads and open_ns >= max(oldest_ns, exec_ns):
                 return True
         return False
 
@@ -266,7 +278,7 @@ class Witness:
         """Let go of what can decide nothing any more."""
         self._forgot_ns = now_ns
         oldest_ns = now_ns - 2 * WAIT_NS - self._repeat_ns
-        for key in [key for key, times in self._opens.items() if times[-1] < oldest_ns]:
+        for key in [key for key, times in self._opens.items() if times[-1][0] < oldest_ns]:
             del self._opens[key]
         for key in [key for key, time_ns in self._told.items() if time_ns < oldest_ns]:
             del self._told[key]

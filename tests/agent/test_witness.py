@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -26,6 +29,7 @@ class Queue:
     """A group whose notices a test has written."""
 
     descriptor = -1
+    drained = True
 
     def __init__(self) -> None:
         self.notices: list[Notice] = []
@@ -45,7 +49,7 @@ class Scene:
     def __init__(self) -> None:
         self.now_ns = 100 * SECOND
         self.queue = Queue()
-        marks = Marks(cast("Group", self.queue), SensitivePaths([SHADOW]), ROOT)
+        self.marks = marks = Marks(cast("Group", self.queue), SensitivePaths([SHADOW]), ROOT)
         marks.files[b"shadow"] = SHADOW
         marks.folders[b"etc"] = "/etc"
         self.witness = Witness(marks, clock_ns=lambda: self.now_ns)
@@ -67,11 +71,9 @@ class Scene:
         self.witness.learn("EXEC_EVENTS", [event])
         return event
 
-    def probe(self, path: str = SHADOW, *, origin: str = "", time_ns: int = 0) -> None:
-        event = OpenEvent(
-            time_ns or self.now_ns, PID, START, 7, "cat", path, resolved=True, flags=0, error=0,
-            origin=origin,
-        )  # fmt: skip
+    def probe(self, path: str = SHADOW, *, time_ns: int = 0, **fields: Any) -> None:
+        words = {"resolved": True, "flags": 0, "error": 0, **fields}
+        event = OpenEvent(time_ns or self.now_ns, PID, START, 7, "cat", path, **words)
         self.witness.learn("OPEN_EVENTS", [event])
 
     def counts(self) -> dict[str, int]:
@@ -104,7 +106,7 @@ def test_what_a_probe_tells_is_not_told_again(scene: Scene, *, early: bool) -> N
     scene.run()
     scene.notice()
     if early:
-        scene.probe()
+        scene.probe(time_ns=scene.now_ns + 1)
     scene.after(0.04)
     if not early:
         scene.probe(time_ns=scene.now_ns - SECOND // 100)
@@ -114,7 +116,7 @@ def test_what_a_probe_tells_is_not_told_again(scene: Scene, *, early: bool) -> N
 
 def test_a_file_that_a_mount_shows_elsewhere_is_joined_by_its_origin(scene: Scene) -> None:
     scene.notice()
-    scene.probe("/mnt/x", origin=SHADOW)
+    scene.probe("/mnt/x", origin=SHADOW, time_ns=scene.now_ns + 1)
     scene.after(0.04)
     assert not scene.after(1.1)
 
@@ -125,6 +127,45 @@ def test_an_open_of_another_file_excuses_nothing(scene: Scene, path: str) -> Non
     scene.probe(path)
     scene.after(0.04)
     assert scene.after(1.1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"error": errno.EACCES, "resolved": False},
+        {"resolved": False},
+        {"flags": os.O_PATH},
+        {"flags": os.O_DIRECTORY},
+    ],
+)
+def test_what_the_caller_only_says_or_does_not_open_excuses_nothing(
+    scene: Scene, fields: dict[str, Any]
+) -> None:
+    scene.notice()
+    scene.probe(**fields)
+    scene.after(0.04)
+    assert scene.after(1.1)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_an_open_to_write_excuses_no_later_one(scene: Scene, *, later: bool) -> None:
+    scene.probe(flags=os.O_WRONLY, time_ns=scene.now_ns + 1)
+    if later:
+        scene.after(0.04)
+    scene.notice()
+    scene.after(0.04)
+    assert bool(scene.after(1.1)) is later
+
+
+def test_a_notice_that_waited_in_the_queue_is_joined_all_the_same(scene: Scene) -> None:
+    scene.queue.drained = False
+    scene.probe(time_ns=scene.now_ns + 1, flags=os.O_WRONLY)
+    for _ in range(20):
+        scene.after(0.04)
+    scene.notice()
+    scene.queue.drained = True
+    scene.after(0.04)
+    assert not scene.after(1.1)
 
 
 def test_a_repeat_that_the_probe_suppresses_is_none_of_the_witness(scene: Scene) -> None:
@@ -231,12 +272,27 @@ def test_becoming_an_ignored_program_afterwards_excuses_nothing(scene: Scene) ->
 
 def test_what_lies_beside_is_passed_over_once_if_everybody_may_read_it(scene: Scene) -> None:
     for _ in range(3):
-        scene.notice("passwd", b"users")
+        scene.notice("profile", b"profile")
         scene.notice("gshadow", b"groups")
         scene.notice("nothing", b"gone")
         assert not scene.after(0.04)
-    assert scene.queue.passed_over == [b"etc/passwd"]
+    assert scene.queue.passed_over == [b"etc/profile"]
     assert scene.counts() == {"filtered": 9}
+
+
+def test_what_is_new_beside_may_yet_be_the_file(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new").write_text("x")
+    folder = str(tmp_path)
+    scene.marks.folders[b"tmp"] = folder
+    scene.notice("new", b"new", folder=b"tmp")
+    scene.after(0.04)
+    assert not scene.queue.passed_over
+    monkeypatch.setattr(time, "time", lambda: (tmp_path / "new").stat().st_ctime + 61)
+    scene.notice("new", b"new", folder=b"tmp")
+    scene.after(0.04)
+    assert scene.queue.passed_over == [os.fsencode(f"{folder}/new"[1:])]
 
 
 def test_another_name_of_the_file_is_the_file(scene: Scene) -> None:

@@ -21,6 +21,7 @@ from tests.broker.kit import (
 )
 from transport import feed
 from transport.crossing import open_loop
+from transport.frames import message_id_text
 from transport.server import EmbeddedServer
 from transport.session import Outgoing, Receipt
 from transport.streams import Consumer, ensure
@@ -151,13 +152,27 @@ async def test_hostile_subjects_and_headers_fail_alone(nats_server: EmbeddedServ
             Outgoing("work.a b", b"", "1"),
             Outgoing("work.a\r\nPUB x 0\r\n", b"", "2"),
             Outgoing("", b"", "3"),
-            Outgoing("work.a", b"", "4\r\nX: y"),
-            Outgoing("work.a", b"", "5", {"Bad: name": "x"}),
+            Outgoing("work.a", b"", "4", {"Bad: name": "x"}),
+            Outgoing("work.a", b"", "5", {"X": "4\r\nY: y"}),
         ]
         receipts = await session.publish_all([*bad, *work([1])], within_secs=5)
         assert [receipt.stored for receipt in receipts] == [False] * 5 + [True]
+        assert all(receipt.permanent for receipt in receipts[:-1])
         assert not session.publish_core("a b", b"")
         assert session.publish_core("heartbeat.a.b", b"alive")
+
+
+async def test_a_hostile_message_id_travels_as_its_digest(nats_server: EmbeddedServer) -> None:
+    async with connected(nats_server) as session:
+        await make_work(session)
+        odd = Outgoing("work.acme.web-1", b"x", "4\r\nX: y", {"Y": "z"})
+        first, again = [(await session.publish_all([odd], within_secs=5))[0] for _ in range(2)]
+        assert (first.stored, first.duplicate, again.duplicate) == (True, False, True)
+        async with session.consume(WORKER) as channel:
+            (found,) = await take(channel, 1)
+            session.ack([found])
+        assert found.message_id == message_id_text(odd.message_id)
+        assert len(found.message_id) == 64
 
 
 async def test_a_subject_that_no_stream_takes_is_said_at_once(
