@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from actors.detection import snapshots
 from actors.detection.alerts import Alert
 from actors.detection.events import AnyEvent, Identity
 from actors.detection.testing import TICK_NS, Host, rules
@@ -88,10 +89,18 @@ def test_no_number_of_forks_ends_a_sequence(forks: int, *, ends: bool) -> None:
     assert REVERSE in rules(host.run(down(host, shell, forks, ends=ends), SH)[1])
 
 
-def test_more_forks_than_processes_are_remembered_do_not_end_it() -> None:
+@pytest.mark.parametrize("others", [0, 300])
+@pytest.mark.parametrize("ends", [True, False], ids=["ended", "running"])
+def test_more_forks_than_processes_are_remembered_do_not_end_it(others: int, *, ends: bool) -> None:
     host = Users(max_processes=256)
-    shell = half_a_chain(host, host.session(FLOODER))
-    assert REVERSE in rules(host.run(down(host, shell, 3000, ends=True), SH)[1])
+    session, other = host.session(FLOODER), host.session(FLOODER)
+    for _ in range(others):
+        host.run(other, LS)
+    shell = half_a_chain(host, session)
+    below = down(host, shell, 1500, ends=ends)
+    taken = snapshots.take(host.engine)
+    host.engine = snapshots.restore(host.engine.rules, taken)
+    assert REVERSE in rules(host.run(down(host, below, 1500, ends=ends), SH)[1])
     assert host.engine.statistics().table.processes <= 256
 
 
