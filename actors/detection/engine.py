@@ -122,7 +122,7 @@ class Engine:
         self.groups = Groups(
             rules.sequences, default_secs=settings.correlator_max_age_secs, cuts=self._cuts
         )
-        self._targets = Targets(settings.sensitive_files)
+        self._targets = Targets((*settings.sensitive_files, *settings.guarded_files))
         self.rarity = RarityTable()
         self.repeats = Repeats()
         self._plans = tuple(rules.plans[event] for event in EVENT_TYPES)

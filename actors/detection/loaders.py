@@ -21,6 +21,8 @@ _TAKES_A_VALUE = frozenset(
     )
 )
 _MANY_PROGRAMS = ("busybox", "toybox")
+_CARRIERS = ("ld", *_MANY_PROGRAMS)
+"""What the names of all of them begin with; asked of every execution."""
 
 
 def loaded_by(exe: str, argv: tuple[str, ...], cwd: str = "") -> str:
@@ -54,6 +56,8 @@ def applet_of(exe: str, argv: tuple[str, ...]) -> str:
 def named_words(event: ExecEvent) -> tuple[str, str, bool]:
     """Return the exe, the filename and the trust of the program that an execution means."""
     exe = event.exe
+    if not exe.startswith(_CARRIERS, exe.rfind("/") + 1):
+        return exe, event.filename, event.system_exe
     if target := loaded_by(exe, event.argv, event.cwd):
         return target, event.filename, False
     if applet := applet_of(exe, event.argv):

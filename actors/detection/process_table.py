@@ -160,12 +160,14 @@ class ProcessTable(TableMemory):
 
     def exec(self, event: ExecEvent) -> Launch:
         """Learn what a process runs from now on; only for an exec that succeeded."""
-        self._make_room(event.time_ns)
+        if self._text_bytes > self._max_text_bytes:
+            self._make_room(event.time_ns)
         program = self.program_of(event)
-        kept = self._programs.kept(program)
+        kept = program if program.short else self._programs.kept(program)
         process = self._processes.get((event.pid, event.start_ns))
         parent = self._parent_of(event) if process is None else process.parent
-        launcher, initiator = self.launched_by(event)
+        forker = None if parent is None else self._processes.get(parent)
+        launcher, initiator = self._launchers.of(event, process, forker)
         contact = None if process is None else process.contact
         if process is None:
             self._counts.unannounced += 1
@@ -371,42 +373,52 @@ class ProcessTable(TableMemory):
     def _make_room(self, time_ns: int, *, more: int = 0) -> None:
         """Have room for more processes, and for their words."""
         if len(self._processes) + more > self._max_processes:
-            self._evict(
-                to_free(len(self._processes) + more, self._max_processes), lambda _: 1, time_ns
-            )
+            self._evict(to_free(len(self._processes) + more, self._max_processes), None, time_ns)
         if self._text_bytes > self._max_text_bytes:
-            self._evict(
-                to_free(self._text_bytes, self._max_text_bytes),
-                lambda each: each.text_bytes,
-                time_ns,
-            )
+            need = to_free(self._text_bytes, self._max_text_bytes)
+            self._evict(need, lambda each: each.text_bytes, time_ns)
 
-    def _evict(self, need: int, weigh: Callable[[Process], int], time_ns: int) -> None:
-        """Forget a part of what those have who have most."""
+    def _evict(self, need: int, weigh: Callable[[Process], int] | None, time_ns: int) -> None:
+        """Forget a part of what those have who have most.
+
+        Args:
+            need: How much.
+            weigh: What a process counts; None: one each.
+            time_ns: When.
+        """
         sizes: dict[Owner, int] = {}
         for each in self._processes.values():
-            owner = each.owner
-            sizes[owner] = sizes.get(owner, 0) + weigh(each)
+            owner = (each.uid, each.root)
+            sizes[owner] = sizes.get(owner, 0) + (1 if weigh is None else weigh(each))
         left = shares(sizes, need)
-        theirs = [each for each in self._processes.values() if each.owner in left and weigh(each)]
+        open_shares = len(left)
+        theirs = [each for each in self._processes.values() if (each.uid, each.root) in left]
         running: list[Lost] = []
-        for process in sorted(theirs, key=self._worth):
-            owner = process.owner
-            if left[owner] <= 0 or process.identity not in self._processes:
-                continue
-            left[owner] -= weigh(process)
-            if process.alive:
-                self._counts.evicted_alive += 1
-                running.append(Lost(owner, process.program.shown, process.identity[1]))
-            else:
-                self._counts.evicted_exited += 1
-            self._forget(process)
+        for worth in range(4):
+            for process in theirs:
+                owner = (process.uid, process.root)
+                if left[owner] <= 0 or self._worth(process) != worth:
+                    continue
+                if process.identity not in self._processes:
+                    continue
+                left[owner] -= 1 if weigh is None else weigh(process)
+                open_shares -= left[owner] <= 0
+                if process.alive:
+                    self._counts.evicted_alive += 1
+                    running.append(Lost(owner, process.program.shown, process.identity[1]))
+                else:
+                    self._counts.evicted_exited += 1
+                self._forget(process)
+                if not open_shares:
+                    break
+            if not open_shares:
+                break
         self._due_ns = 0  # the oldest exit may be another by now
         self._cuts.note("processes_forgotten", running, time_ns=time_ns)
 
     def _worth(self, process: Process) -> int:
         """What goes last; of the same worth the oldest entry goes first."""
-        return 2 * process.alive + (process.identity in self._children)
+        return (0 if process.exit_ns else 2) + (process.identity in self._children)
 
     def _forget(self, process: Process) -> None:
         """Drop an entry, and the ended ancestors that were only kept for its sake."""

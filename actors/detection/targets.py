@@ -47,7 +47,7 @@ class Targets:
     """Says what events are about.
 
     Args:
-        sensitive_files: the list of ``[filters]``.
+        sensitive_files: what ``[filters]`` lists, guarded files too.
     """
 
     def __init__(self, sensitive_files: Iterable[str]) -> None:

@@ -60,5 +60,5 @@ STEPS: tuple[Step, ...] = (
     Stop("stack"),
     Run("sudo make uninstall", says="removed"),
     Run(_LEFT, code=2, ours=True),
-    Run("rm -rf data /tmp/tutorial"),
+    Run("rm -rf data /tmp/tutorial ~/.local/state/lavender-stack"),
 )

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from actors.agent import landlock
-from tests.kernel.endpoint import Endpoint, endpoint
+from tests.kernel.endpoint import ROOT, Endpoint, endpoint
 from tests.kernel.taken_over import SAID
 from tests.kernel.workload import NOBODY
+from transport.server import EmbeddedServer
 
 TAKEN_OVER = ("-m", "tests.kernel.taken_over")
 REFUSED = {"EPERM", "EACCES"}
@@ -247,3 +249,93 @@ def test_what_holds_it_is_said(spool: Path, listening: list[socket.socket]) -> N
         status = agent.wait_for(lambda: next(iter(agent.statuses), None))
         assert status["confinement"] == {"landlock": landlock.version(), "seccomp": True}
         assert agent.stop() == 0
+
+
+CRASHING = """
+import sys
+from actors.detection.engine import Engine
+from actors.agent.__main__ import main
+true, crashed = Engine.process_batch, []
+def process_batch(self, events, **more):
+    events = list(events)
+    if not crashed and any("crash-the-correlator" in getattr(each, "argv", ()) for each in events):
+        crashed.append(True)
+        raise RuntimeError("a bug")
+    return true(self, events, **more)
+Engine.process_batch = process_batch
+sys.exit(main(sys.argv[1:]))
+"""
+RULE = """
+id = "{0}"
+title = "{0}"
+event = "exec"
+level = "high"
+selections.a = {{ command_line = "{1}" }}
+"""
+MAKE_CONFIG = ROOT / "docker" / "nats" / "make-config"
+AGENT = "acme.web-1"
+
+
+@pytest.fixture
+def guarded(spool: Path) -> Iterator[EmbeddedServer]:
+    """A broker with TLS, keys and permissions, to be started."""
+    secrets = spool.parent / "secrets"
+    subprocess.run([sys.executable, MAKE_CONFIG, secrets, "--agent", AGENT], check=True)
+    extra = (secrets / "security.conf").read_text()
+    server = EmbeddedServer(spool.parent / "broker", extra=extra)
+    yield server
+    trio.run(server.stop)
+
+
+def test_the_work_goes_on(spool: Path, guarded: EmbeddedServer) -> None:
+    """Broker lost and back, with TLS; rules changed; the correlator crashed; stopped in order."""
+    rules, secrets = spool.parent / "rules", spool.parent / "secrets"
+    rules.mkdir()
+    rules.chmod(0o755)
+    trio.run(guarded.start)
+    settings: dict[str, Any] = {
+        "LAVENDER_PUBLISH__ENABLED": "true",
+        "LAVENDER_PUBLISH__SPOOL": str(spool),
+        "LAVENDER_AGENT__NATS_URL": guarded.url.replace("nats://127.0.0.1", "tls://localhost"),
+        "LAVENDER_AGENT__TENANT_ID": AGENT.partition(".")[0],
+        "LAVENDER_AGENT__AGENT_ID": AGENT.partition(".")[2],
+        "LAVENDER_BROKER__TLS_CA_FILE": str(secrets / "ca.crt"),
+        "LAVENDER_BROKER__NKEY_SEED_FILE": str(secrets / "agents" / f"{AGENT}.seed"),
+        "LAVENDER_RULES__FOLDER": str(rules),
+        "LAVENDER_RULES__RELOAD_SECS": "1",
+    }
+    with endpoint(program=("-c", CRASHING), **settings) as agent:
+        said(agent, "broker connected")
+        trio.run(guarded.stop)
+        said(agent, "broker lost")
+        trio.run(guarded.start)
+        said(agent, "broker connected", times=2)
+
+        (rules / "own.toml").write_text(RULE.format("own-rule", "/bin/true of-the-test"))
+        said(agent, "rules have changed")
+        subprocess.run(["/bin/true", "of-the-test"], check=True)
+        agent.wait_for(lambda: [each for each in agent.alerts if each["rule_id"] == "own-rule"])
+
+        before = ancestry(agent, "before")
+        subprocess.run(["/bin/true", "crash-the-correlator"], check=True)
+        agent.wait_for(lambda: "a bug" in str(agent.logs))
+        assert ancestry(agent, "after") == before
+        assert agent.stop() == 0
+
+
+def said(agent: Endpoint, event: str, *, times: int = 1) -> None:
+    agent.wait_for(
+        lambda: len([each for each in agent.logs if each["event"] == event]) >= times,
+        within_secs=30,
+    )
+
+
+def ancestry(agent: Endpoint, word: str) -> str:
+    """Of a command of ours: how the programs that ran before the agent are called."""
+    subprocess.run(["/bin/sh", "-c", f": base64 {word}-of-the-test"], check=True)
+    alert = agent.wait_for(
+        lambda: next(
+            (each for each in list(agent.alerts) if f"{word}-of-the-test" in each["detail"]), None
+        )
+    )
+    return str(alert["ancestry"])

@@ -282,7 +282,8 @@ def test_an_obfuscated_command(watched: Endpoint, stage: Stage, words: list[str]
     pid = stage.play(*words)
     alert = watched.alert(OBFUSCATED, pid)
     check_alert(alert, technique="T1027", ends=f"=>{Path(words[0]).resolve().name}")
-    assert alert["base_score"] == 55
+    # Where no login shell has started pytest, the shell is an unexpected one too.
+    assert alert["base_score"] in {55, 55 + POINTS[SHELL]}
 
 
 def test_an_obfuscated_python(watched: Endpoint, stage: Stage, tmp_path: Path, doer: Path) -> None:

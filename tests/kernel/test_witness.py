@@ -183,6 +183,12 @@ def judged(agent: Endpoint, roundabout: Path, place: Place) -> None:
     agent.event(type="open", pid=pid, filename=str(place.control), witness=True)
 
 
+def test_it_is_read_without_any_capability(agent: Endpoint) -> None:
+    status = dict(line.split(":", 1) for line in agent.proc("status").splitlines())
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    assert int(status["Uid"].split()[0]) != 0
+
+
 def test_every_file_that_was_had_by_an_exchanged_descriptor_is_told(
     agent: Endpoint, exchange: Path, place: Place
 ) -> None:
