@@ -238,7 +238,9 @@ async def _ack_floors(session: Requests, stream: Stream, *, last_seq: int) -> di
         return {}
     floors: dict[str, int] = {}
     for each in await consumers_of(session, stream.name):
-        idle = not each["num_pending"] and not each["num_ack_pending"]
+        # The floor of one that reads a part stays behind the last message of another part.
+        part = bool(each["config"].get("filter_subject"))
+        idle = part and not each["num_pending"] and not each["num_ack_pending"]
         floor = last_seq if idle else each["ack_floor"]["stream_seq"]
         name = next((own for own in stream.readers if _is_reader(each["name"], own)), each["name"])
         floors[name] = max(floor, floors.get(name, 0))

@@ -21,6 +21,7 @@ import trio
 
 from tests.faults.backend import ROOT, Backend, Process, backend
 from tests.services.postgres import free_port
+from transport import local_key
 from transport.server import EmbeddedServer
 
 SERVICES = ("ingest", "telemetry_writer", "alert_writer")
@@ -252,5 +253,6 @@ def test_a_stack_that_is_killed_leaves_no_broker(tmp_path: Path) -> None:
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
+                (local_key.RUN / f"{port}.seed").unlink(missing_ok=True)
                 return
     raise AssertionError("the broker outlived its stack")
