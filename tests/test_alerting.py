@@ -1,15 +1,17 @@
 """Under which id an alert is told."""
 
+from collections import deque
 from uuid import uuid5
 
 import msgspec
 import pytest
 
 from actors import alerting
-from actors.alerting import Firsts
+from actors.alerting import Firsts, note_cut
 from actors.detection.alerts import Alert
+from actors.detection.cuts import Cut
 from actors.detection.testing import Host
-from transport.messages import ALERT_NAMESPACE
+from transport.messages import ALERT_NAMESPACE, Gap
 
 
 def alert(rule_id: str = "r", lineage: int = 1, count: int = 1, target: str = "") -> Alert:
@@ -43,6 +45,26 @@ def test_each_target_has_an_alert_of_its_own() -> None:
     assert firsts.id_of(other, "two") == own("two")
     assert firsts.id_of(alert(count=3, target="a"), "three") == own("one")
     assert Firsts(firsts.known()).id_of(alert(count=4, target="b"), "four") == own("two")
+
+
+def test_cuts_that_follow_on_each_other_are_one_gap() -> None:
+    gaps: deque[Gap] = deque([Gap(0, 5, "lost_in_kernel_exec", 3)], maxlen=4)
+    for number in range(100):
+        at_ns = 10_000_000 * (number + 1)
+        cut = Cut("partial_matches_cut", at_ns - 15_000_000, at_ns, 2, (1000, (7, 1)), "bash")
+        note_cut(gaps, cut, boot_unix_ns=0)
+    assert list(gaps) == [
+        Gap(0, 5, "lost_in_kernel_exec", 3),
+        Gap(0, 1000, "partial_matches_cut", 200),
+    ]
+
+
+def test_cuts_far_apart_are_gaps_of_their_own() -> None:
+    gaps: deque[Gap] = deque(maxlen=4)
+    for at_ns in (10**9, 10**12):
+        cut = Cut("processes_forgotten", at_ns - 10**6, at_ns, 1, (1000, (7, 1)), "bash")
+        note_cut(gaps, cut, boot_unix_ns=10**18)
+    assert [gap.to_unix_ms - 10**12 for gap in gaps] == [10**3, 10**6]
 
 
 def test_a_repeat_of_what_was_forgotten_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:

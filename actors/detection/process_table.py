@@ -306,7 +306,8 @@ class ProcessTable(TableMemory):
         self._make_room(event.time_ns, more=1)
         self._text_bytes += program.text_bytes
         identity = (event.pid, event.start_ns)
-        process = Process(identity, None, program, uid, root=identity)
+        root = self._roots.pop(identity, identity)
+        process = Process(identity, None, program, uid, root=root)
         self._processes[identity] = process
         self._lineages.changed(identity)
         if parent is not None:
@@ -329,7 +330,9 @@ class ProcessTable(TableMemory):
         if process.parent is None and parent is not None:
             process.parent = parent
             above = self._processes.get(parent)
-            if above is not None and not self._is_boundary(above):
+            if above is None:
+                process.root = self._roots.get(parent, process.root)
+            elif not self._is_boundary(above):
                 process.root = above.root
             self._children[parent] = self._children.get(parent, 0) + 1
             self._lineages.changed(process.identity)
@@ -427,11 +430,20 @@ class ProcessTable(TableMemory):
             self._lineages.changed(identity)
             self._kept_for_children.pop(identity, None)
             self._exited.pop(identity, None)
-            if not forgotten.alive and identity not in self._children:
+            if forgotten.alive:
+                self._keep_root(forgotten)
+            elif identity not in self._children:
                 self.on_spent(identity)
             if self._by_pid.get(identity[0]) is forgotten:
                 del self._by_pid[identity[0]]
             forgotten = self._release(forgotten.parent)
+
+    def _keep_root(self, process: Process) -> None:
+        """Remember the lineage of a process that is forgotten while it runs: it can fork."""
+        if not self._is_boundary(process):
+            self._roots[process.identity] = process.root
+            if len(self._roots) > self._max_processes:
+                self._roots.popitem(last=False)
 
     def _release(self, parent: Identity | None) -> Process | None:
         """Count one child less; return the parent if that child was all it was kept for."""

@@ -140,6 +140,8 @@ class TableState(msgspec.Struct, frozen=True):
     """Who had each pid last."""
     exited: tuple[Identity, ...]
     kept_for_children: tuple[Identity, ...]
+    roots: tuple[tuple[Identity, Identity], ...]
+    """Of what was forgotten while it ran."""
     newest_ns: int
     due_ns: int
     counts: TableCounts

@@ -33,6 +33,8 @@ class TableMemory:
         """What ended less than the grace time ago."""
         self._kept_for_children: OrderedDict[Identity, Process] = OrderedDict()
         """What ended before that and has children here."""
+        self._roots: OrderedDict[Identity, Identity] = OrderedDict()
+        """The roots of what was forgotten while it ran."""
         self._text_bytes = 0
         self._newest_ns = 0
         self._due_ns = 0
@@ -80,6 +82,7 @@ class TableMemory:
             holders=tuple(each.identity for each in self._by_pid.values()),
             exited=tuple(self._exited),
             kept_for_children=tuple(self._kept_for_children),
+            roots=tuple(self._roots.items()),
             newest_ns=self._newest_ns,
             due_ns=self._due_ns,
             counts=msgspec.structs.replace(self._counts),
@@ -107,5 +110,6 @@ class TableMemory:
         self._kept_for_children.update(
             (identity, known[identity]) for identity in state.kept_for_children
         )
+        self._roots.update(state.roots)
         self._newest_ns, self._due_ns = state.newest_ns, state.due_ns
         self._counts = msgspec.structs.replace(state.counts)

@@ -264,6 +264,15 @@ def test_a_shell_for_another_machine_is_an_alert_of_level_high(scenes: Scenes, n
     assert [a for a in alerts if a["level"] in {"high", "critical"}], alerts
 
 
+def test_each_of_the_rules_has_its_part_in_it(scenes: Scenes) -> None:
+    """After all of the above: none of them is there in vain."""
+    said = {alert["rule_id"] for alert in list(scenes.watched.alerts)}
+    assert said >= {
+        *("shell-on-socket", "shell-behind-connection", "shell-of-listener"),
+        *("commands-from-outside", "shell-relay", "shell-loop"),
+    }
+
+
 @pytest.mark.parametrize("name", WORDS)
 def test_a_word_in_front_does_not_hide_a_shell(scenes: Scenes, name: str) -> None:
     words = shlex.split(WORDS[name].replace("LOADER", LOADER).replace("FOLDER", "."))
