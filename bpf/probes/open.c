@@ -2,8 +2,9 @@
  *
  * Opened files, named by the file the kernel opened, and failed attempts, named by the caller.
  * The filter comes first: unless every open is wanted, one of the path's components must be on the
- * sensitive list, or on the guarded one if the file is open for writing or created; or, where writes are wanted, the file must be open for writing or be created. What
- * that test lets through too much, the agent sorts out. */
+ * sensitive list, or on the guarded one if the file is open for writing or created; or, where writes are
+ * wanted, the file must be open for writing or be created. What that test lets through too much, the
+ * agent sorts out. */
 BPF_RINGBUF_OUTPUT(OPEN_EVENTS, OPEN_EVENTS_PAGES);
 BPF_RINGBUF_OUTPUT(OPEN_MINOR, OPEN_MINOR_PAGES); /* attempts that failed */
 #define OPEN_BYTE_NS BYTE_NS(OPEN_EVENTS_BYTES / 2)
@@ -189,7 +190,7 @@ static __always_inline int report_open(struct control *ctl, struct counters *cnt
   struct place at = {};
   READ(at, file + OFF_file_f_path);
   u32 opens = ctl->opens;
-  bool candidate = opens != OPENS_ALL && is_candidate(ctl, ctl->names, at.dentry);
+  bool candidate = is_candidate(ctl, ctl->names, at.dentry);
   if (opens == OPENS_SENSITIVE && !candidate) {
     COUNT(cnt->filtered);
     return 0;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -20,7 +19,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 WATCHING = "Lavender is watching"
 ALREADY_RUNNING = 7
-_IN_CREATE = 0x100
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -39,8 +37,6 @@ class Rig:
         source = Path(__file__).with_name("workload.c")
         subprocess.run([_tool("gcc"), "-O2", "-o", self.program, source], check=True)
         shutil.copy(self.program, self.shell)
-        # As where D-Bus runs, something is watched on this filesystem: see docs/BENCHMARKS.md.
-        self._inotify = _watch(self.folder / "watched")
 
     def run(self, *words: str | Path | float) -> list[float]:
         """Run a workload; the numbers it printed."""
@@ -51,18 +47,7 @@ class Rig:
 
     def close(self) -> None:
         """Remove the folder."""
-        os.close(self._inotify)
         shutil.rmtree(self.folder)
-
-
-def _watch(folder: Path) -> int:
-    """A new folder's watch, as inotify(7) has it."""
-    folder.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor: int = libc.inotify_init1(os.O_CLOEXEC)
-    if libc.inotify_add_watch(descriptor, os.fsencode(folder), _IN_CREATE) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return descriptor
 
 
 def _tool(name: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from tests.kernel.endpoint import Endpoint, endpoint
 from tests.kernel.workload import DOER, OPENER, Island, compile_c, island
 
+ROOT = Path(__file__).resolve().parents[2]
 REQUIRE = "TESTS_REQUIRE_KERNEL"
 
 
@@ -70,10 +73,18 @@ def net() -> Iterator[Island]:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """An agent with the shipped configuration that records; every open is delivered."""
+    """An agent with the shipped configuration that records; every open is delivered.
+
+    What the tests start has a lineage of its own: pytest counts as a login does.
+    """
     record = tmp_path_factory.mktemp("watched") / "events"
+    shipped = tomllib.loads((ROOT / "lavender.toml").read_text())
+    launchers = [*shipped["filters"]["safe_shell_launchers"], "python3*"]
     with endpoint(
-        record=record, LAVENDER_FILTERS__OPEN_EVENTS="all", LAVENDER_AGENT__OPEN_REPEAT_SECS="0"
+        record=record,
+        LAVENDER_FILTERS__OPEN_EVENTS="all",
+        LAVENDER_AGENT__OPEN_REPEAT_SECS="0",
+        LAVENDER_FILTERS__SAFE_SHELL_LAUNCHERS=json.dumps(launchers),
     ) as running:
         yield running
         assert running.stop() == 0

@@ -203,10 +203,10 @@ def test_writing_a_sensitive_file_is_no_read(watched: Endpoint, doer: Path, secr
     assert READ not in watched.rules_of(pid)
 
 
-def test_a_file_with_a_similar_name_is_not_sensitive(
+def test_what_is_public_in_a_folder_of_keys_is_not_sensitive(
     watched: Endpoint, doer: Path, secret: Path
 ) -> None:
-    for name in ("id_rsa.pub", "id_rsa2", "xid_rsa"):
+    for name in ("id_rsa.pub", "known_hosts", "config"):
         (secret.parent / name).touch()
         pid, _ = run(doer, "open", secret.parent / name)
         assert watched.event(type="open", pid=pid, filename=str(secret.parent / name))
