@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, closing
@@ -234,7 +235,8 @@ def _open_recording(record: Path | None, stack: ExitStack) -> BinaryIO | None:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         file = stack.enter_context(os.fdopen(os.open(record, flags, 0o600), "wb", buffering=0))
-        os.fchmod(file.fileno(), 0o600)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device is everybody's
+            os.fchmod(file.fileno(), 0o600)
     except OSError as error:
         raise StartError(ExitCode.RECORDING, f"{record}: {error.strerror}") from error
     if not file.seekable():

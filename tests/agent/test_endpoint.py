@@ -1,4 +1,5 @@
 import os
+import stat
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def test_a_recording_is_for_its_owner_alone_and_no_link_is_followed(tmp_path: Pa
         assert path.stat().st_mode & 0o777 == 0o600
         with pytest.raises(StartError, match="symbolic link"):
             endpoint._open_recording(link, stack)
+
+
+def test_a_recording_to_a_device_leaves_the_device_as_it_is(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    device.chmod(0o666)
+    with ExitStack() as stack:
+        endpoint._open_recording(device, stack)
+    assert stat.S_IMODE(device.stat().st_mode) == 0o666
 
 
 def test_a_recording_that_cannot_be_written_is_said(tmp_path: Path) -> None:
