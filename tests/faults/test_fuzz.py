@@ -1,7 +1,7 @@
 """A stolen agent's key against the backend as shipped, by chance: it harms nobody else.
 
 A minute of it by default; an hour by ``TESTS_FUZZ_SECS=3600``. The seed is printed, and
-``LAVENDER_FUZZ_SEED`` sets it.
+``TESTS_FUZZ_SEED`` sets it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from transport.subjects import Address
 EVIL, GOOD = "t.evil", "other.good"
 # Taken out of the environment, where the services would look for keys of the configuration.
 SECS = float(os.environ.pop("TESTS_FUZZ_SECS", "60"))
-SEED = int(os.environ.pop("LAVENDER_FUZZ_SEED", "0")) or random.SystemRandom().getrandbits(32)
+SEED = int(os.environ.pop("TESTS_FUZZ_SEED", "0")) or random.SystemRandom().getrandbits(32)
 SHOTS_PER_SEC = 150
 BATCHES_PER_SEC = 4
 EVENTS = 5

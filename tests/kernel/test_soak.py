@@ -15,7 +15,7 @@ import pytest
 from tests.kernel.endpoint import Endpoint, Line, assert_balanced, endpoint
 
 SHORT_SECS = 12.0
-SOAK_SECS = float(os.environ.get("LAVENDER_SOAK_SECS", "600"))
+SOAK_SECS = float(os.environ.get("TESTS_SOAK_SECS", "600"))
 WARM_UP = 0.3
 """Part of the time in which memory may grow: tables and caches fill to their bounds."""
 GROWTH_MAX_BYTES = 6 << 20
