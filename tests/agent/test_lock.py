@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="starts another user's pr
 @contextmanager
 def held_by_another(path: Path, *, flags: int, kind: int, user: int) -> Iterator[int]:
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path), str(flags), str(kind)],
+        ["/usr/bin/python3", "-c", HOLD, str(path), str(flags), str(kind)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         user=user,

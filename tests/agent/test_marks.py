@@ -102,7 +102,8 @@ def test_the_hosts_files_are_reached_from_another_mount_namespace(root: Path) ->
         "found = set_marks(['/etc/shadow'], root=sys.argv[1]);"
         "print(*found.files.values(), *found.folders.values())"
     )
-    words = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /tmp && exec "$@"', "sh"]
+    hide = 'mount -t tmpfs none "$1" && shift && exec "$@"'
+    words = ["unshare", "-m", "sh", "-c", hide, "sh", str(root)]
     words += [sys.executable, "-c", code, f"/proc/{os.getpid()}/root{root}"]
     done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == [f"{root}/etc/shadow", f"{root}/etc"]

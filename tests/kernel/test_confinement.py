@@ -37,7 +37,7 @@ class Victim:
 
     def __init__(self, user: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", FOREVER],
+            ["/usr/bin/python3", "-c", FOREVER],
             user=user,
             group=user,
             extra_groups=(),

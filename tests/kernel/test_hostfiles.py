@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +86,7 @@ def volume(still: Path, tmp_path: Path) -> Path:
 
 
 def staged(*words: str | Path) -> list[str]:
-    return [sys.executable, "-S", "-E", "-c", STAGE, *map(str, words)]
+    return ["/usr/bin/python3", "-S", "-E", "-c", STAGE, *map(str, words)]
 
 
 def ran(watched: Endpoint, *words: str | Path) -> tuple[str, bool]:

@@ -29,10 +29,13 @@ def test_repeats_are_one_alert(shipped: Endpoint, doer: Path, secret: Path) -> N
 
 
 def test_a_program_cannot_hide_behind_what_its_process_ran_before(
-    shipped: Endpoint, doer: Path, secret: Path
+    shipped: Endpoint, doer: Path, tmp_path: Path
 ) -> None:
+    """Its history a shell may read; what it executes may not."""
+    history = tmp_path / ".bash_history"
+    history.write_text("ls\n")
     script = ': < "$1"; exec "$2" open "$1"'
-    pid, code = run("/bin/bash", "-c", script, "bash", secret, doer)
+    pid, code = run("/bin/bash", "-c", script, "bash", history, doer)
     assert code == 0
     assert shipped.alert(READ, pid)["exe"] == str(doer)
 
