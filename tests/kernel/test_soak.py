@@ -125,7 +125,7 @@ def check_end(running: Endpoint, rounds: int) -> None:
     assert probes["open"]["seen"] >= 20 * rounds
     assert probes["open"]["suppressed"] > 0
     assert probes["open"]["filtered"] >= 10 * rounds
-    assert [log["level"] for log in running.logs if log["level"] != "info"] == []
+    assert [log for log in running.logs if log["level"] != "info"] == []
     restarts = {name: actor["restarts"] for name, actor in status["actors"].items()}
     assert not any(restarts.values()), restarts
 
