@@ -127,6 +127,7 @@ class RuleFiles:
             files = self.unreadable()
         except RuleFileError as error:
             files = [str(error)]
+            self._seen = str(error)  # as `changed` would say it
         if files:
             log.warning(
                 "rule files cannot be read again: a change of them will not be taken up",

@@ -235,7 +235,8 @@ def test_what_the_agent_s_user_may_not_read_is_named(tmp_path: Path, what: str) 
     def warned() -> list[str]:
         with structlog.testing.capture_logs() as logs:
             files.warn_of_unreadable()
-        return [text for line in logs for text in line["files"]]
+            assert files.changed() is None
+        return [text for line in logs for text in line.get("files", [line["event"]])]
 
     (found,) = privileges.as_unprivileged(warned)
-    assert str(named) in found
+    assert str(named) in found, "and that is said once"

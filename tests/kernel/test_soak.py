@@ -13,6 +13,7 @@ from statistics import median
 import pytest
 
 from tests.kernel.endpoint import Endpoint, Line, assert_balanced, endpoint
+from tests.shipped import shipped_for_all
 
 SHORT_SECS = 12.0
 SOAK_SECS = float(os.environ.get("TESTS_SOAK_SECS", "600"))
@@ -134,7 +135,9 @@ def soak(build: Callable[[str], Path], folder: Path, *, seconds: float) -> None:
     secret = folder / ".ssh" / "id_rsa"
     secret.parent.mkdir()
     secret.touch()
-    with endpoint(LAVENDER_AGENT__HEARTBEAT_INTERVAL_SECS="0.5") as running:
+    with endpoint(
+        config=shipped_for_all(), LAVENDER_AGENT__HEARTBEAT_INTERVAL_SECS="0.5"
+    ) as running:
         rounds = endure(running, build(MIXED), secret, seconds=seconds)
         check_end(running, rounds)
 
