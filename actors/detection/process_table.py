@@ -24,6 +24,7 @@ entry with what that event says; its name alone makes nobody trusted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 from actors.detection.contacts import Contact, connected, executed, listening
 from actors.detection.cuts import Cuts, Lost
@@ -392,33 +393,30 @@ class ProcessTable(TableMemory):
             sizes[owner] = sizes.get(owner, 0) + (1 if weigh is None else weigh(each))
         left = shares(sizes, need)
         open_shares = len(left)
-        theirs = [each for each in self._processes.values() if (each.uid, each.root) in left]
+        children = self._children
+        by_worth: tuple[list[Process], ...] = ([], [], [], [])
+        """What goes first, and last; of the same worth the oldest entry goes first."""
+        for each in self._processes.values():
+            if (each.uid, each.root) in left:
+                worth = (0 if each.exit_ns else 2) + (each.identity in children)
+                by_worth[worth].append(each)
         running: list[Lost] = []
-        for worth in range(4):
-            for process in theirs:
-                owner = (process.uid, process.root)
-                if left[owner] <= 0 or self._worth(process) != worth:
-                    continue
-                if process.identity not in self._processes:
-                    continue
-                left[owner] -= 1 if weigh is None else weigh(process)
-                open_shares -= left[owner] <= 0
-                if process.alive:
-                    self._counts.evicted_alive += 1
-                    running.append(Lost(owner, process.program.shown, process.identity[1]))
-                else:
-                    self._counts.evicted_exited += 1
-                self._forget(process)
-                if not open_shares:
-                    break
+        for process in chain.from_iterable(by_worth):
+            owner = (process.uid, process.root)
+            if left[owner] <= 0 or process.identity not in self._processes:
+                continue
+            left[owner] -= 1 if weigh is None else weigh(process)
+            open_shares -= left[owner] <= 0
+            if process.alive:
+                self._counts.evicted_alive += 1
+                running.append(Lost(owner, process.program.shown, process.identity[1]))
+            else:
+                self._counts.evicted_exited += 1
+            self._forget(process)
             if not open_shares:
                 break
         self._due_ns = 0  # the oldest exit may be another by now
         self._cuts.note("processes_forgotten", running, time_ns=time_ns)
-
-    def _worth(self, process: Process) -> int:
-        """What goes last; of the same worth the oldest entry goes first."""
-        return (0 if process.exit_ns else 2) + (process.identity in self._children)
 
     def _forget(self, process: Process) -> None:
         """Drop an entry, and the ended ancestors that were only kept for its sake."""
