@@ -4,7 +4,7 @@ Every entry has an owner, a user and a lineage. Room is made by cutting the user
 level, and in each of them the lineages with most; of a lineage the least recently used goes first.
 So an owner with little loses nothing while another has more, whatever that other one does.
 
-An eighth is freed at once, so that going through the whole table is paid for by many additions.
+A quarter is freed at once, so that going through the whole table is paid for by many additions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from actors.detection.events import Identity
 
-_FREED = 8
+_FREED = 4
 """The part of a table that is freed when it is full."""
 
 Owner: TypeAlias = tuple[int, Identity]

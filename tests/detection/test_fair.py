@@ -71,4 +71,4 @@ def test_a_flood_of_one_lineage_costs_those_of_the_same_user_nothing() -> None:
 
 def test_nothing_is_freed_where_there_is_room() -> None:
     assert to_free(10, 10) == 0
-    assert to_free(17, 16) == 3
+    assert to_free(17, 16) == 5
